@@ -1,0 +1,4 @@
+//! Gatescribe: an identity-aware, recording access proxy.
+pub mod error;
+pub mod identity;
+pub mod socket;
