@@ -1,4 +1,5 @@
 //! Gatescribe: an identity-aware, recording access proxy.
 pub mod error;
 pub mod identity;
+pub mod policy;
 pub mod socket;
