@@ -3,3 +3,4 @@ pub mod error;
 pub mod identity;
 pub mod policy;
 pub mod socket;
+pub mod store;

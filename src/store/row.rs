@@ -1,0 +1,277 @@
+//! What the book holds, as it is told to API users: the contract's names and types.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::identity::Identity;
+
+/// A session about to be written into the book.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// UUIDv7.
+    pub session_id: Uuid,
+    /// The socket's name; its id follows from it.
+    pub socket_name: String,
+    /// `ssh`, later `database`, `http`, `kubernetes`, `tcp`.
+    pub session_type: &'static str,
+    /// When it began.
+    pub start_time: Timestamp,
+    /// Who.
+    pub identity: Identity,
+    /// From where.
+    pub client_ip: IpAddr,
+    /// From which port.
+    pub client_port: u16,
+    /// The name that the client reached, as `<socket>.<domain>`.
+    pub server_name: String,
+    /// The port that the client reached.
+    pub server_port: u16,
+    /// Where it leads.
+    pub upstream: String,
+    /// The login asked for or fixed; `None` unless SSH.
+    pub ssh_user: Option<String>,
+    /// Authorization.
+    pub result: AuthResult,
+    /// The rule that decided, if one did.
+    pub rule: Option<String>,
+    /// `process` or `disk`.
+    pub durability: &'static str,
+    /// Whether recordings are being made.
+    pub audit_log: bool,
+    /// Why it was refused, in words; `None` unless `result` is [`AuthResult::Denied`].
+    pub end_reason: Option<String>,
+    /// Events known at the start: sign-in, decision, client software.
+    pub events: Vec<Event>,
+}
+
+/// Authorization, apart from how the connection went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthResult {
+    /// Allowed in.
+    Success,
+    /// Refused by policy.
+    Denied,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// In good order.
+    Closed,
+    /// The client went away without a goodbye.
+    ClientGone,
+    /// The upstream could not be reached, or failed.
+    UpstreamFailed,
+    /// The sign-in, or the longest time allowed, ran out.
+    Expired,
+    /// Nothing happened for too long.
+    Idle,
+    /// A policy change took the right away.
+    PolicyChanged,
+    /// The identity provider took the identity back.
+    IdentityLost,
+    /// Somebody ended it.
+    Killed,
+    /// It could not be recorded any more.
+    RecordingLost,
+    /// The gateway was stopped.
+    Shutdown,
+    /// The gateway died; written at its next start.
+    Crashed,
+    /// Refused by policy: it never began.
+    Refused,
+}
+
+/// Whether an event went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventStatus {
+    /// It went well.
+    Success,
+    /// Policy refused it.
+    Denied,
+    /// It failed.
+    Error,
+}
+
+/// Something worth a line in the session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub created_at: Timestamp,
+    /// What kind: `sign_in`, `decision`, `client`, `ssh_shell`, `ssh_exec`, `ssh_subsystem`, `ssh_forward`, `kill`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How it went.
+    pub status: EventStatus,
+    /// Details, an object.
+    pub metadata: serde_json::Value,
+}
+
+impl Event {
+    /// An event that happens now.
+    pub fn now(kind: &str, status: EventStatus, metadata: serde_json::Value) -> Self {
+        Self { created_at: Timestamp::now(), kind: kind.to_owned(), status, metadata }
+    }
+}
+
+/// The state of one recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordingState {
+    /// Being written.
+    Live,
+    /// Sealed in good order.
+    Complete,
+    /// Readable up to a point, then cut (crash, full disk).
+    Truncated,
+    /// Its chain of hashes does not hold.
+    Damaged,
+}
+
+/// One recording of a session (for SSH: one channel).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingRow {
+    /// UUIDv7.
+    pub recording_id: Uuid,
+    /// `shell`, `exec`, `subsystem`.
+    pub kind: String,
+    /// The command line, where there is one (lossy UTF-8).
+    pub command: Option<String>,
+    /// When it began.
+    pub start_time: Timestamp,
+    /// When it ended; null while live.
+    pub end_time: Option<Timestamp>,
+    /// Its state.
+    pub state: RecordingState,
+    /// `screen`, `structured`, `opaque`.
+    pub legibility: String,
+    /// Bytes kept on disk; null while live.
+    pub size: Option<u64>,
+    /// The program's exit status, where one was told.
+    pub exit_status: Option<u32>,
+}
+
+/// A row of the session log, exactly as the API answers it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the contract's names, explained there and in NewSession")]
+pub struct SessionRow {
+    pub session_id: Uuid,
+    pub socket_id: Uuid,
+    pub socket_name: String,
+    pub start_time: Timestamp,
+    pub end_time: Option<Timestamp>,
+    pub last_seen: Timestamp,
+    pub user_email: String,
+    pub name: Option<String>,
+    pub picture: Option<String>,
+    pub sub: String,
+    pub nickname: Option<String>,
+    pub actor: String,
+    pub server_name: String,
+    pub server_port: String,
+    pub upstream: String,
+    pub client_ip: String,
+    pub client_port: String,
+    pub country_code: Option<String>,
+    pub country: Option<String>,
+    pub city: Option<String>,
+    pub session_type: String,
+    pub sshuser: Option<String>,
+    pub audit_log: bool,
+    pub killed: bool,
+    pub result: AuthResult,
+    pub outcome: Option<Outcome>,
+    pub end_reason: Option<String>,
+    pub rule: Option<String>,
+    pub durability: String,
+    pub legibility: Option<String>,
+    /// After a kill: `none`, `unknown`, or what still runs upstream. Null otherwise.
+    pub remaining: Option<String>,
+    pub recordings: Vec<RecordingRow>,
+    pub events: Vec<Event>,
+}
+
+/// Which sessions to list. Every field that is set must hold.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the contract's filter names")]
+pub struct Filter {
+    pub socket_id: Option<Uuid>,
+    pub socket_name: Option<String>,
+    pub session_type: Option<String>,
+    pub user_email: Option<String>,
+    pub client_ip: Option<IpAddr>,
+    pub country: Option<String>,
+    pub result: Option<AuthResult>,
+    pub live: Option<bool>,
+    pub killed: Option<bool>,
+    pub start_after: Option<Timestamp>,
+    pub start_before: Option<Timestamp>,
+}
+
+/// What became of an order to end a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordered {
+    /// The session is live: the order stands in its row, and now the connection must come down.
+    Live,
+    /// It had already ended; nothing was changed.
+    Ended,
+    /// There is no such session.
+    Unknown,
+}
+
+/// What a token may do. More come with users' tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    Admin,
+}
+
+/// An API token about to be written into the book. The secret itself never gets here.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// What it is for, for people who read the log.
+    pub label: String,
+    /// Whose it is, where it is somebody's.
+    pub email: Option<String>,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    pub created: Timestamp,
+    /// From when on it counts no more.
+    pub expires: Timestamp,
+}
+
+/// An API token as the book knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    /// What it is for.
+    pub label: String,
+    /// Whose it is.
+    pub email: Option<String>,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    pub created: Timestamp,
+    /// From when on it counts no more.
+    pub expires: Timestamp,
+    /// When it was used before, to the minute.
+    pub last_used: Option<Timestamp>,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The rows, newest first.
+    pub rows: Vec<SessionRow>,
+    /// How many there are in all.
+    pub total: u64,
+}

@@ -1,0 +1,144 @@
+//! SQLite: opening the file, and the three lanes on which calls travel.
+//!
+//! One thread owns the only connection that writes; two more read, one for lists and one for look-ups, so that a long
+//! list delays neither a session that opens nor a token that is checked. What the calls do is in the files below.
+
+mod credentials;
+mod filter;
+mod lane;
+mod list;
+mod sessions;
+mod values;
+
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use self::lane::Lane;
+use super::StoreError;
+
+mod embedded {
+    refinery::embed_migrations!("src/store/migrations");
+}
+
+/// A handle on the book. Clones share the same threads, which end when the last handle is dropped and what was
+/// queued is done.
+///
+/// No method is undone by dropping its future: what was queued still happens (but see [`Store::open_session`]).
+#[derive(Clone, Debug)]
+pub struct Store {
+    writes: Lane,
+    look_ups: Lane,
+    lists: Lane,
+}
+
+impl Store {
+    /// Opens the book, makes it (mode 0600) if there is none, and brings it to this version's layout. Blocks.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        create_private(path).map_err(|error| StoreError::Open(Arc::new(error)))?;
+        let mut writer = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        configure(&writer)?;
+        writer.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        writer.pragma_update(None, "synchronous", "NORMAL")?;
+        writer.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+        embedded::migrations::runner().run(&mut writer).map_err(|error| StoreError::Open(Arc::new(error)))?;
+        let reader = || -> Result<Connection, StoreError> {
+            let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            configure(&db)?;
+            Ok(db)
+        };
+        let (look_ups, lists) = (reader()?, reader()?);
+        Ok(Store {
+            writes: lane::writer("book-write", writer)?,
+            look_ups: lane::reader("book-read", look_ups)?,
+            lists: lane::reader("book-list", lists)?,
+        })
+    }
+}
+
+/// What every connection needs.
+fn configure(db: &Connection) -> Result<(), StoreError> {
+    db.busy_timeout(LOCK_WAIT)?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    Ok(())
+}
+
+/// Makes the file before SQLite does, because SQLite gives its side files the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error as E;
+        match &error {
+            E::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::DiskFull => StoreError::Full,
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
+                ErrorCode::ConstraintViolation => StoreError::Conflict(Arc::new(error)),
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Damaged(Arc::new(error)),
+                _ => StoreError::Io(Arc::new(error)),
+            },
+            E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) => {
+                StoreError::Damaged(Arc::new(error))
+            }
+            _ => StoreError::Io(Arc::new(error)),
+        }
+    }
+}
+
+/// How long a lock held by another process is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Compiled statements kept for each connection.
+const STATEMENTS_KEPT: usize = 64;
+/// The write-ahead log is cut back to this many bytes after a burst.
+const WAL_KEPT: i64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use crate::store::testing::{self, Book};
+    use crate::store::{Store, StoreError};
+
+    #[tokio::test]
+    async fn is_private_and_opens_again() {
+        let book = Book::new();
+        let new = testing::new_session();
+        book.open_session(new.clone()).await.unwrap();
+        for name in ["book.db", "book.db-wal", "book.db-shm"] {
+            let mode = std::fs::metadata(book.dir().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        let again = Store::open(&book.dir().join("book.db")).unwrap();
+        assert!(again.session(testing::socket_id(&new), new.session_id).await.unwrap().is_some());
+    }
+
+    #[test]
+    fn narrows_a_file_that_was_too_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("book.db");
+        std::fs::write(&path, b"").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        Store::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn refuses_what_is_no_book() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("book.db");
+        std::fs::write(&path, b"not a database, whatever its name says; long enough to have a header").unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+        let error = Store::open(&dir.path().join("no/such/place")).unwrap_err();
+        assert!(matches!(error, StoreError::Open(_)), "{error:?}");
+        assert!(!error.to_string().contains("such"), "no path in words for users: {error}");
+    }
+}
