@@ -2,5 +2,6 @@
 pub mod error;
 pub mod identity;
 pub mod policy;
+pub mod record;
 pub mod socket;
 pub mod store;

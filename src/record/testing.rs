@@ -1,0 +1,95 @@
+//! What the recorder's tests share: arbitrary observations and recordings in a directory of their own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::observation::{Direction, Observation, What};
+use super::{Budget, Durability, NewRecording, Recordings, Settings, Tap};
+use crate::socket::OnFailure;
+
+/// Any observation, with small payloads.
+pub fn any_what() -> impl Strategy<Value = What> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+    let direction = || prop_oneof![Just(Direction::Input), Just(Direction::Output)];
+    let text = || "\\PC{0,20}";
+    prop_oneof![
+        (direction(), prop_oneof![Just(0), Just(1), any::<u32>()], bytes())
+            .prop_map(|(direction, stream, data)| What::Bytes { direction, stream, data }),
+        (text(), any::<u32>(), any::<u32>()).prop_map(|(term, cols, rows)| What::Pty { term, cols, rows }),
+        (text(), text()).prop_map(|(name, value)| What::Env { name, value }),
+        Just(What::Shell),
+        bytes().prop_map(|command| What::Exec { command }),
+        text().prop_map(|name| What::Subsystem { name }),
+        (any::<u32>(), any::<u32>()).prop_map(|(cols, rows)| What::Resize { cols, rows }),
+        text().prop_map(|name| What::Signal { name }),
+        direction().prop_map(|direction| What::Eof { direction }),
+        any::<u32>().prop_map(|status| What::ExitStatus { status }),
+        (text(), text()).prop_map(|(name, message)| What::ExitSignal { name, message }),
+        text().prop_map(|text| What::Told { text }),
+        (text(), any::<u64>()).prop_map(|(reason, bytes)| What::Gap { reason, bytes }),
+        any::<i64>().prop_map(|wall_us| What::ClockStep { wall_us }),
+        bytes().prop_map(|body| What::Request { body }),
+        bytes().prop_map(|body| What::Response { body }),
+    ]
+}
+
+/// Settings below `root`, with the spool on whatever the temporary directory is.
+pub fn settings(root: &Path) -> Settings {
+    Settings {
+        dir: root.join("recordings"),
+        spool: root.join("spool"),
+        durability: Durability::Process,
+        keep_free: 0,
+        flush_after: Duration::from_secs(3600),
+        gateway: Uuid::nil(),
+    }
+}
+
+/// A new recording's particulars.
+pub fn particulars(on_failure: OnFailure) -> NewRecording {
+    NewRecording {
+        session: Uuid::now_v7(),
+        recording: Uuid::now_v7(),
+        kind: "shell".to_owned(),
+        started: "2026-11-22T10:00:00Z".parse().unwrap(),
+        on_failure,
+        budget: Budget::new(u64::MAX),
+    }
+}
+
+/// A recording that ends its session on failure.
+pub async fn start(recordings: &Recordings) -> (Tap, NewRecording) {
+    let new = particulars(OnFailure::EndSession);
+    (recordings.create(new.clone()).await.unwrap(), new)
+}
+
+/// Output on the main stream.
+pub fn output(data: impl Into<Bytes>) -> What {
+    What::Bytes { direction: Direction::Output, stream: 0, data: data.into() }
+}
+
+/// All that can be read of a recording now, and the verdict.
+pub async fn read_all(recordings: &Recordings, new: &NewRecording) -> (Vec<Observation>, super::Verdict) {
+    let reader = recordings.open_reader(new.session, new.recording, new.started).await.unwrap();
+    let read = move || {
+        let mut reader = reader;
+        let seen = reader.by_ref().map(Result::unwrap).collect();
+        (seen, reader.verdict())
+    };
+    tokio::task::spawn_blocking(read).await.unwrap()
+}
+
+/// Only what was observed, without times.
+pub fn whats(observations: Vec<Observation>) -> Vec<What> {
+    observations.into_iter().map(|o| o.what).collect()
+}
+
+/// Shares a budget of `max` bytes.
+pub fn with_budget(max: u64) -> NewRecording {
+    NewRecording { budget: Arc::clone(&Budget::new(max)), ..particulars(OnFailure::EndSession) }
+}
