@@ -2,6 +2,12 @@
 //!
 //! An `Identity` can be made in this module alone, from a verified ID token, or read back from our own store.
 
+pub mod dev_issuer;
+pub mod link;
+pub mod oidc;
+pub mod random;
+pub mod tokens;
+pub mod x509_ca;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
