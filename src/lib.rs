@@ -1,7 +1,9 @@
 //! Gatescribe: an identity-aware, recording access proxy.
+pub mod config;
 pub mod error;
 pub mod identity;
 pub mod policy;
 pub mod record;
 pub mod socket;
 pub mod store;
+pub mod telemetry;

@@ -1,0 +1,326 @@
+//! The file as typed: every key there is, nothing checked. [`Raw::with_defaults`] is the one place of the defaults.
+//!
+//! Everything is optional here, so that what is missing is told in our words, all of it at once. Positions stay with
+//! the values, for the checks that come after.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use toml::Spanned;
+
+use super::secret::SecretRef;
+
+/// A value with its position; a position of `0..0` is a default's.
+pub type Typed<T> = Option<Spanned<T>>;
+
+/// Text, the most common.
+pub type Text = Typed<String>;
+
+/// A list of text, each with its position.
+pub type List = Typed<Vec<Spanned<String>>>;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    pub gateway: Typed<Gateway>,
+    pub listen: Typed<Listen>,
+    pub tls: Typed<Tls>,
+    pub oidc: Typed<Oidc>,
+    pub roles: Typed<Roles>,
+    pub sign_in: Typed<SignIn>,
+    pub store: Typed<Store>,
+    pub recording: Typed<Recording>,
+    pub limits: Typed<Limits>,
+    pub log: Typed<Log>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub socket: Vec<Spanned<Socket>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<Spanned<Policy>>,
+}
+
+/// `[gateway]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    pub domain: Text,
+    pub public_url: Text,
+    pub data_dir: Text,
+}
+
+/// `[listen]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    pub https: Text,
+    pub ssh: Text,
+}
+
+/// `[tls]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    pub certificate: Text,
+    pub key: Typed<SecretRef>,
+}
+
+/// `[oidc]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Oidc {
+    pub issuer: Text,
+    pub client_id: Text,
+    pub client_secret: Typed<SecretRef>,
+    pub groups_claim: Text,
+    pub session_lifetime: Text,
+}
+
+/// `[roles]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Roles {
+    pub admin: List,
+}
+
+/// `[sign_in]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignIn {
+    pub other_address: Text,
+}
+
+/// `[store]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    pub url: Text,
+}
+
+/// `[recording]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recording {
+    pub location: Text,
+    pub on_failure: Text,
+    pub durability: Text,
+    pub max_recording: Text,
+    pub keep_free: Text,
+    pub spool: Text,
+}
+
+/// `[limits]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub connections_per_address: Typed<u32>,
+    pub handshake: Text,
+    pub channels_per_connection: Typed<u32>,
+    pub drain: Text,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: Text,
+    pub level: Text,
+}
+
+/// `[[socket]]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Socket {
+    pub name: Text,
+    #[serde(rename = "type")]
+    pub kind: Text,
+    pub tags: Typed<BTreeMap<String, String>>,
+    pub record: Typed<bool>,
+    pub on_failure: Text,
+    pub notice: Text,
+    pub listen: Text,
+    pub sign_in: List,
+    pub upstream: Typed<Upstream>,
+}
+
+/// `[socket.upstream]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upstream {
+    pub kind: Text,
+    pub address: Text,
+    pub username: Text,
+    pub private_key: Typed<SecretRef>,
+    pub password: Typed<SecretRef>,
+    pub host_key: Typed<OneOrMore>,
+    pub known_hosts: Text,
+}
+
+/// `[[policy]]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    pub name: Text,
+    pub effect: Text,
+    pub sockets: Typed<PolicySockets>,
+    pub who: Typed<PolicyWho>,
+    pub allow: Typed<Allow>,
+}
+
+/// `[policy.sockets]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicySockets {
+    pub names: List,
+}
+
+/// `[policy.who]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyWho {
+    pub emails: List,
+    pub groups: List,
+}
+
+/// `[policy.allow]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Allow {
+    pub ssh: Typed<AllowSsh>,
+}
+
+/// `[policy.allow.ssh]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AllowSsh {
+    pub shell: Typed<bool>,
+    pub exec: Typed<Exec>,
+    pub logins: List,
+}
+
+/// A text or a list of them.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// `"a"`
+    One(String),
+    /// `["a", "b"]`
+    More(Vec<Spanned<String>>),
+}
+
+/// `true`, `false` or a list of patterns.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Exec {
+    /// Any command, or none.
+    Any(bool),
+    /// These.
+    Patterns(Vec<Spanned<String>>),
+}
+
+impl Raw {
+    /// Fills in what was left out and has a default. What is absent from a rule is refused and therefore stays absent.
+    pub fn with_defaults(mut self) -> Self {
+        let gateway = filled(&mut self.gateway);
+        text(&mut gateway.data_dir, "/var/lib/gatescribe");
+        let listen = filled(&mut self.listen);
+        text(&mut listen.https, "0.0.0.0:8443");
+        text(&mut listen.ssh, "0.0.0.0:2222");
+        let oidc = filled(&mut self.oidc);
+        text(&mut oidc.groups_claim, "groups");
+        text(&mut oidc.session_lifetime, "12h");
+        filled(&mut self.roles).admin.get_or_insert_with(|| unplaced(Vec::new()));
+        text(&mut filled(&mut self.sign_in).other_address, "confirm");
+        text(&mut filled(&mut self.store).url, "sqlite");
+        let recording = filled(&mut self.recording);
+        text(&mut recording.location, "file");
+        text(&mut recording.on_failure, "end-session");
+        text(&mut recording.durability, "process");
+        text(&mut recording.max_recording, "10GiB");
+        text(&mut recording.keep_free, "64MiB");
+        let on_failure = recording.on_failure.as_ref().map(|typed| typed.get_ref().clone()).unwrap_or_default();
+        let limits = filled(&mut self.limits);
+        limits.connections_per_address.get_or_insert_with(|| unplaced(100));
+        text(&mut limits.handshake, "60s");
+        limits.channels_per_connection.get_or_insert_with(|| unplaced(1000));
+        text(&mut limits.drain, "10s");
+        let log = filled(&mut self.log);
+        text(&mut log.format, "text");
+        text(&mut log.level, "info");
+        for socket in &mut self.socket {
+            socket.get_mut().fill(&on_failure);
+        }
+        self
+    }
+}
+
+impl Socket {
+    fn fill(&mut self, on_failure: &str) {
+        self.record.get_or_insert_with(|| unplaced(true));
+        text(&mut self.on_failure, on_failure);
+        self.sign_in.get_or_insert_with(|| unplaced(["link", "certificate"].map(|way| unplaced(way.into())).into()));
+        if let Some(upstream) = &mut self.upstream {
+            text(&mut upstream.get_mut().kind, "ssh");
+        }
+    }
+}
+
+fn filled<T: Default>(table: &mut Typed<T>) -> &mut T {
+    table.get_or_insert_with(|| unplaced(T::default())).get_mut()
+}
+
+fn text(key: &mut Text, default: &str) {
+    key.get_or_insert_with(|| unplaced(default.to_owned()));
+}
+
+fn unplaced<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
+}
+
+// By hand, because serde's untagged enums forget positions.
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = OneOrMore;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<OneOrMore, E> {
+                Ok(OneOrMore::One(text.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<OneOrMore, A::Error> {
+                strings(list).map(OneOrMore::More)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for Exec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Exec;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a list of command patterns")
+            }
+            fn visit_bool<E>(self, any: bool) -> Result<Exec, E> {
+                Ok(Exec::Any(any))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Exec, A::Error> {
+                strings(list).map(Exec::Patterns)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+fn strings<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<Spanned<String>>, A::Error> {
+    let mut strings = Vec::new();
+    while let Some(string) = list.next_element()? {
+        strings.push(string);
+    }
+    Ok(strings)
+}

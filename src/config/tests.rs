@@ -1,0 +1,298 @@
+//! Tests of the whole way from text to configuration.
+
+mod example;
+mod mistakes;
+
+use std::os::unix::fs::PermissionsExt;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::policy::{Effect, ExecRight, SshRights};
+use crate::socket::{HostKeyCheck, SshCredential, UpstreamSpec};
+
+const FINGERPRINT: &str = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// What must be there.
+const HEAD: &str = r#"[gateway]
+domain = "access.example.com"
+[oidc]
+issuer = "https://idp.example.com"
+client_id = "gatescribe"
+client_secret = "env:SECRET"
+[roles]
+admin = ["security"]
+"#;
+
+const SOCKET: &str = r#"[[socket]]
+name = "web-1"
+type = "ssh"
+[socket.upstream]
+address = "10.0.0.5"
+username = "deploy"
+password = "env:SECRET"
+host_key = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+"#;
+
+fn env(name: &str) -> Option<String> {
+    let known = ["SECRET", "GATESCRIBE_OIDC_SECRET", "LEGACY_PASSWORD"];
+    known.contains(&name).then(|| "s3cret-value".to_owned())
+}
+
+fn load_text(text: &str) -> Result<Config, ConfigErrors> {
+    parse(text, Path::new("dir/gatescribe.toml"), &env).map(|(config, _)| config)
+}
+
+/// Every error as `line:column words | help`.
+fn errors(text: &str) -> Vec<String> {
+    let errors = load_text(text).expect_err(text);
+    let place = |at: Option<Position>| at.map_or("-".to_owned(), |at| format!("{}:{}", at.line, at.column));
+    errors.iter().map(|error| format!("{} {} | {}", place(error.position()), error.words(), error.help())).collect()
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let place = |at: Option<Position>| at.map_or("-".to_owned(), |at| format!("{}:{}", at.line, at.column));
+    let warnings = load_text(text).unwrap_or_else(|errors| panic!("{errors}")).warnings;
+    warnings.iter().map(|warning| format!("{} {}", place(warning.position()), warning.words())).collect()
+}
+
+fn lines(text: &str) -> usize {
+    text.lines().count()
+}
+
+#[test]
+fn a_small_file_gets_the_defaults() {
+    let config = load_text(&[HEAD, SOCKET].concat()).unwrap();
+    assert_eq!(config.gateway.public_url.to_string(), "https://access.example.com:8443");
+    assert_eq!(config.gateway.data_dir, Path::new("/var/lib/gatescribe"));
+    assert_eq!(config.listen.ssh.to_string(), "0.0.0.0:2222");
+    assert_eq!(config.oidc.client_secret.expose_secret(), "s3cret-value");
+    assert_eq!(config.oidc.session_lifetime, Duration::from_secs(12 * 3600));
+    assert_eq!(config.roles.admin, ["security"]);
+    assert_eq!(config.sign_in.other_address, OtherAddress::Confirm);
+    assert!(config.tls.is_none());
+    // The typed defaults and the ones in the file are the same.
+    assert_eq!(format!("{:?}", config.recording), format!("{:?}", Recording::default()));
+    assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
+    assert_eq!(format!("{:?}", config.log), format!("{:?}", Log::default()));
+    let socket = &config.sockets[0];
+    assert!(socket.record && socket.links && socket.on_failure == OnFailure::EndSession && socket.listen.is_none());
+    let UpstreamSpec::Ssh(upstream) = &socket.upstream else { panic!() };
+    assert_eq!(upstream.address.to_string(), "10.0.0.5:22");
+    assert!(
+        matches!(&upstream.credential, SshCredential::Password(secret) if secret.expose_secret() == "s3cret-value")
+    );
+    assert!(matches!(&upstream.host_key, HostKeyCheck::Fingerprints(keys) if *keys == [FINGERPRINT]));
+}
+
+#[test]
+fn a_socket_inherits_and_overrides() {
+    let recording = "[recording]\non_failure = \"continue\"\nspool = \"spool\"\n";
+    let config = load_text(&[HEAD, recording, SOCKET].concat()).unwrap();
+    assert_eq!(config.sockets[0].on_failure, OnFailure::Continue);
+    assert_eq!(config.recording.spool.as_deref(), Some(Path::new("dir/spool")));
+    let own = "type = \"ssh\"\non_failure = \"end-session\"\nrecord = false\nlisten = \"[::1]:7\"\nsign_in = [\"certificate\"]\n";
+    let socket = SOCKET.replace("type = \"ssh\"\n", own);
+    let config = load_text(&[HEAD, recording, &socket].concat()).unwrap();
+    let socket = &config.sockets[0];
+    assert!(!socket.record && !socket.links && socket.on_failure == OnFailure::EndSession);
+    assert_eq!(socket.listen.unwrap().to_string(), "[::1]:7");
+}
+
+#[test]
+fn policies_become_rules() {
+    let policies = r#"
+[[policy]]
+name = "all"
+effect = "allow"
+allow.ssh = {}
+[[policy]]
+name = "some"
+effect = "allow"
+sockets = { names = ["web-*"] }
+who = { groups = ["g"], emails = ["a@x"] }
+[policy.allow.ssh]
+exec = ["uptime", "ls *"]
+logins = ["root"]
+[[policy]]
+name = "empty"
+effect = "allow"
+allow.ssh = { exec = [] }
+[[policy]]
+name = "any"
+effect = "allow"
+allow.ssh = { exec = true, shell = true }
+[[policy]]
+name = "no"
+effect = "deny"
+who.groups = ["h"]
+"#;
+    let config = load_text(&[HEAD, SOCKET, policies].concat()).unwrap();
+    let rules = config.policies.rules;
+    let rights: Vec<_> = rules.iter().map(|rule| rule.ssh.clone()).collect();
+    let patterns = ["uptime", "ls *"].map(|text| crate::policy::ExecPattern::parse(text).unwrap());
+    let some = |shell, exec, logins: &[&str]| {
+        Some(SshRights::Some { shell, exec, logins: logins.iter().map(|l| (*l).to_owned()).collect() })
+    };
+    assert_eq!(
+        rights,
+        [
+            Some(SshRights::All),
+            some(false, ExecRight::Patterns(patterns.into()), &["root"]),
+            // Not an empty table: nothing is allowed by a list that somebody emptied.
+            some(false, ExecRight::None, &[]),
+            some(true, ExecRight::Any, &[]),
+            None,
+        ]
+    );
+    assert_eq!(rules[1].sockets.names, ["web-*"]);
+    assert_eq!((&rules[1].who.groups[..], &rules[1].who.emails[..]), (&["g".to_owned()][..], &["a@x".to_owned()][..]));
+    assert_eq!(
+        rules.iter().map(|rule| rule.effect == Effect::Deny).collect::<Vec<_>>(),
+        [false, false, false, false, true]
+    );
+}
+
+#[test]
+fn doubts_are_warned_of() {
+    let allow = "[[policy]]\nname = \"p\"\neffect = \"allow\"\n";
+    let all = "allow.ssh = {}\n";
+    let n = lines(HEAD) + lines(SOCKET);
+    let deny = "[[policy]]\nname = \"d\"\neffect = \"deny\"\n";
+    for (policies, expected) in [
+        (format!("{allow}{all}"), vec![]),
+        (String::new(), vec!["- no policy lets anybody on web-1".to_owned()]),
+        (
+            format!("{allow}sockets.names = [\"web-1\", \"web-2\"]\n{all}"),
+            vec![format!("{}:27 \"web-2\" is the name of no socket", n + 4)],
+        ),
+        (
+            format!("{allow}sockets.names = [\"db-*\", \"web-1\"]\n{all}"),
+            vec![format!("{}:18 \"db-*\" matches no socket", n + 4)],
+        ),
+        (
+            format!("{allow}who.groups = [\"g\", \"g\"]\n{all}"),
+            vec![format!("{}:20 \"g\" stands in this list twice", n + 4)],
+        ),
+        (
+            format!("{allow}who.groups = []\n{all}"),
+            vec![format!(
+                "{}:8 `who` of p names nobody, which counts as absent: it means everybody who is signed in",
+                n + 2
+            )],
+        ),
+        (
+            format!("{allow}sockets.names = []\n{all}"),
+            vec![format!("{}:8 `sockets` of p names none, which counts as absent: it means every socket", n + 2)],
+        ),
+        (
+            allow.to_owned(),
+            vec![
+                "- no policy lets anybody on web-1".to_owned(),
+                format!("{}:8 p allows nothing: it has no [policy.allow.ssh]", n + 2),
+            ],
+        ),
+        (
+            format!("{allow}allow.ssh = {{ shell = false }}\n"),
+            vec![format!("{}:8 p allows neither shell nor exec, so nothing", n + 2)],
+        ),
+        (
+            format!("{allow}allow.ssh = {{ shell = true, exec = [\"ls\"] }}\n"),
+            vec![format!("{}:8 `shell = true` in p makes `exec` advisory: a shell runs anything", n + 2)],
+        ),
+        (
+            format!("{allow}who.groups = [\"g\"]\n{all}{deny}"),
+            vec![format!("{}:8 p never allows anything: d denies the same people there", n + 2)],
+        ),
+        (format!("{allow}who.groups = [\"g\"]\n{all}{deny}who.groups = [\"h\"]\n"), vec![]),
+        (format!("{allow}{all}{deny}who.groups = [\"h\"]\n"), vec![]),
+    ] {
+        let mut got = warnings(&[HEAD, SOCKET, &policies].concat());
+        got.sort();
+        assert_eq!(got, expected, "{policies}");
+    }
+    let chosen = SOCKET.replace("username = \"deploy\"\n", "");
+    let got = warnings(&[HEAD, &chosen, allow, "allow.ssh = { shell = true }\n"].concat());
+    assert_eq!(
+        got,
+        [format!("{}:8 p has no `logins`, and web-1 has no `username`: nobody gets in there by it", n + 1)]
+    );
+}
+
+#[test]
+fn weak_settings_are_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pw");
+    std::fs::write(&path, "s3cret-value").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let open = "[[policy]]\nname = \"p\"\neffect = \"allow\"\nallow.ssh = {}\n";
+    let n = lines(HEAD);
+    for (from, to, expected) in [
+        ("https://idp", "http://localhost:1/", "4:10 the provider is reached without TLS".to_owned()),
+        ("[\"security\"]", "[]", "7:1 no group is `admin` in [roles]: nobody can see the session log".to_owned()),
+        (
+            "[oidc]",
+            "public_url = \"https://b\"\n[oidc]",
+            "3:14 the host of `public_url` is not `domain`, where the portal is".to_owned(),
+        ),
+        (
+            FINGERPRINT,
+            "insecure-accept-any",
+            format!("{}:12 the host key is not checked: whoever answers at this address is believed", n + 8),
+        ),
+        (
+            "password = \"env:SECRET\"",
+            &format!("password = \"file:{}\"", path.display()),
+            format!("{}:12 everybody on this host may read the secret in {}: chmod o-r", n + 7, path.display()),
+        ),
+    ] {
+        assert_eq!(warnings(&[HEAD, SOCKET, open].concat().replace(from, to)), [expected]);
+    }
+    assert!(warnings(HEAD).contains(&"- there is no [[socket]]: nothing can be reached".to_owned()));
+}
+
+#[test]
+fn a_configured_certificate_is_read_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gatescribe.toml");
+    write_certificate(dir.path(), "a");
+    write_certificate(dir.path(), "b");
+    let with = |certificate: &str, key: &str| {
+        let text = format!("{HEAD}[tls]\ncertificate = \"{certificate}.crt\"\nkey = \"file:{key}.key\"\n");
+        parse(&text, &file, &env).map(|(config, _)| config.tls.unwrap().certificates.len())
+    };
+    assert_eq!(with("a", "a").unwrap(), 1);
+    let told = with("a", "b").unwrap_err();
+    assert!(told.words_all().starts_with("certificate and key do not belong together"), "{told}");
+    assert!(with("none", "a").unwrap_err().words_all().starts_with("cannot read certificates from "));
+    std::fs::write(dir.path().join("c.crt"), "nothing").unwrap();
+    assert!(with("c", "a").unwrap_err().words_all().starts_with("there is no certificate in "));
+    std::fs::copy(dir.path().join("a.crt"), dir.path().join("c.key")).unwrap();
+    assert!(with("a", "c").unwrap_err().words_all().starts_with("there is no private key without passphrase in it"));
+}
+
+fn write_certificate(dir: &Path, name: &str) {
+    let made = rcgen::generate_simple_self_signed(vec!["access.example.com".to_owned()]).unwrap();
+    std::fs::write(dir.join(name).with_extension("crt"), made.cert.pem()).unwrap();
+    let key = dir.join(name).with_extension("key");
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn files_are_found_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gatescribe.toml");
+    assert!(Config::load(&path).unwrap_err().to_string().contains("gatescribe.toml: cannot be read: No such file"));
+    std::fs::write(&path, b"\xff").unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("cannot be read: "));
+    std::fs::write(&path, HEAD).unwrap();
+    assert_eq!(load(&path, &env).unwrap().file, path);
+    assert_eq!(find(Some(&path)).unwrap(), path);
+}
+
+impl ConfigErrors {
+    fn words_all(&self) -> String {
+        self.iter().map(|error| format!("{} {}", error.words(), error.help())).collect()
+    }
+}
