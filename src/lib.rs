@@ -4,6 +4,7 @@ pub mod error;
 pub mod identity;
 pub mod policy;
 pub mod record;
+pub mod session;
 pub mod socket;
 pub mod store;
 pub mod telemetry;

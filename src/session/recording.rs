@@ -1,0 +1,111 @@
+//! One channel's recording as its relay sees it: a tap that may be off, and a row that is always closed.
+
+use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::Session;
+use crate::record::observation::What;
+use crate::record::{Ending, NewRecording, RecordingLost, Tap};
+use crate::store::{RecordingRow, RecordingState};
+
+/// The recording of one channel. Record first, forward afterwards.
+pub struct Recording {
+    id: Uuid,
+    tap: Option<Tap>,
+    sessions: super::Sessions,
+    sealing: TaskTracker,
+}
+
+impl Recording {
+    pub(super) async fn start(
+        session: &Session,
+        kind: &'static str,
+        command: Option<&[u8]>,
+    ) -> Result<Self, RecordingLost> {
+        let id = Uuid::now_v7();
+        let (sessions, sealing) = (session.sessions.clone(), session.live.sealing.clone());
+        if !session.socket().record {
+            return Ok(Self { id, tap: None, sessions, sealing });
+        }
+        let started = Timestamp::now();
+        let new = NewRecording {
+            session: session.id(),
+            recording: id,
+            kind: kind.into(),
+            started,
+            on_failure: session.socket().on_failure,
+            budget: session.budget.clone(),
+        };
+        let tap = sessions.recordings().create(new).await?;
+        let row = RecordingRow {
+            recording_id: id,
+            kind: kind.into(),
+            command: command.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+            start_time: started,
+            end_time: None,
+            state: RecordingState::Live,
+            legibility: "screen".into(),
+            size: None,
+            exit_status: None,
+        };
+        let added = sessions.store().add_recording(session.id(), row).await;
+        let recording = Self { id, tap: Some(tap), sessions, sealing };
+        match added {
+            Ok(()) => Ok(recording),
+            // Dropped, the recording closes its row too, which may have been written if only the answer was late.
+            Err(error) => Err(RecordingLost::Io(format!("the session log: {error}"))),
+        }
+    }
+
+    /// The recording's id; told even where nothing is kept, as the channel's name in events.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Returns once `what` is where a SIGKILL of the gateway cannot lose it. Cancel safe.
+    pub async fn record(&self, what: What) -> Result<(), RecordingLost> {
+        match &self.tap {
+            Some(tap) => tap.record(what).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the recording is lost, for relays that have nothing to record just now. Cancel safe.
+    pub async fn until_lost(&self) -> RecordingLost {
+        match &self.tap {
+            Some(tap) => {
+                tap.lost().cancelled().await;
+                tap.loss()
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Seals the recording and closes its row, on the gateway's time.
+    pub fn finish(mut self, ending: Ending, exit_status: Option<u32>) {
+        self.seal(ending, exit_status);
+    }
+
+    fn seal(&mut self, ending: Ending, exit_status: Option<u32>) {
+        let Some(tap) = self.tap.take() else { return };
+        let (sessions, id) = (self.sessions.clone(), self.id);
+        let sealing = self.sealing.token();
+        self.sessions.spawn(async move {
+            let _sealing = sealing;
+            let finished = tap.finish(ending).await;
+            let (state, size) = (finished.state, finished.size);
+            let closed = sessions.store().finish_recording(id, Timestamp::now(), state, size, exit_status).await;
+            if let Err(error) = closed {
+                tracing::error!(recording = %id, %error, "the recording's row could not be closed");
+            }
+        });
+    }
+}
+
+impl Drop for Recording {
+    /// A recording that nobody finished, because its channel failed on the way.
+    fn drop(&mut self) {
+        self.seal(Ending::Cut("its channel was given up".into()), None);
+    }
+}

@@ -1,0 +1,406 @@
+//! The registry of live sessions: opens them, finds them, ends them, closes their rows.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::{End, Kill, Session, Stranger, Visit, lock};
+use crate::policy::{self, Context, Denied, Grant, Permit, Policies};
+use crate::record::{Budget, Recordings};
+use crate::socket::{Socket, UpstreamSpec};
+use crate::store::{AuthResult, Event, EventStatus, NewSession, Store, StoreError};
+
+/// How often `last_seen` of live sessions moves.
+const TOUCH_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a kill's caller waits for the connection to be down. More than all that a stalled connection may take in its
+/// front: a second for the goodbye, then its deadlines after the cut.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a row's end waits for its recordings to be sealed.
+const SEALING: Duration = Duration::from_secs(1);
+
+/// Pauses between attempts to close a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What sessions need to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// The gateway's domain: `server_name` is `<socket>.<domain>`.
+    pub domain: String,
+    /// When something counts as written, for the row: `process` or `disk`.
+    pub durability: &'static str,
+    /// Most bytes that one session's recordings may take.
+    pub max_recording: u64,
+    /// The rules.
+    pub policies: Arc<Policies>,
+}
+
+/// The registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions(Arc<Shared>);
+
+struct Shared {
+    settings: SessionSettings,
+    store: Store,
+    recordings: Recordings,
+    live: Mutex<HashMap<Uuid, Arc<Live>>>,
+    /// Set under the lock of `live`: from then on nobody is enrolled.
+    stopping: AtomicBool,
+    closing: TaskTracker,
+}
+
+/// What outlives the connection's own task: what a kill needs.
+pub(super) struct Live {
+    pub(super) id: Uuid,
+    reason: Mutex<Option<End>>,
+    pub(super) ending: CancellationToken,
+    closed: CancellationToken,
+    /// The session's recordings while they are being sealed.
+    pub(super) sealing: TaskTracker,
+}
+
+/// Why a session did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Policy refused it; the row is written.
+    #[error("{denied}")]
+    Denied {
+        /// Why.
+        denied: Denied,
+        /// The row's id.
+        id: Uuid,
+    },
+    /// The gateway is being stopped.
+    #[error("the gateway is being stopped; connect again in a moment")]
+    Stopping,
+    /// The book cannot be written, so nobody gets in.
+    #[error("the session log cannot be written; try again later")]
+    Store(#[from] StoreError),
+}
+
+/// Why a kill did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KillError {
+    /// It is not live here, or no longer.
+    #[error("this gateway does not hold the session")]
+    NotLive,
+    /// It was not down in time.
+    #[error("the session did not come down in time")]
+    TimedOut,
+}
+
+impl Sessions {
+    /// An empty registry over an open book.
+    pub fn new(settings: SessionSettings, store: Store, recordings: Recordings) -> Self {
+        let shared = Shared {
+            settings,
+            store,
+            recordings,
+            live: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            closing: TaskTracker::new(),
+        };
+        Self(Arc::new(shared))
+    }
+
+    /// Lets a visitor in, with the grant to reach the upstream; or writes the denial into the book.
+    pub async fn open(&self, mut visit: Visit) -> Result<(Session, Grant), OpenError> {
+        let live = Arc::new(Live::new());
+        // Enrolled before the decision: whoever takes a right away from now on finds this session.
+        let enrolled = self.enrol(&live)?;
+        let context = Context { client_ip: visit.client.ip() };
+        let decided = policy::decide(&self.0.settings.policies, &visit.identity, &visit.socket, &context)
+            .and_then(|permit| permit.check(visit.login.as_deref(), connect(&visit)).map(|grant| (permit, grant)));
+        let (permit, grant) = match decided {
+            Ok(allowed) => allowed,
+            Err(denied) => {
+                let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
+                visit.events.push(Event::now("decision", EventStatus::Denied, about));
+                self.write_denied(live.id, &visit, &denied).await?;
+                return Err(OpenError::Denied { denied, id: live.id });
+            }
+        };
+        let about = json!({ "rule": grant.rule(), "login": visit.login });
+        visit.events.push(Event::now("decision", EventStatus::Success, about));
+        let started = Timestamp::now();
+        let row = self.row(live.id, started, &visit, AuthResult::Success, Some(grant.rule().to_owned()), None);
+        if let Err(error) = self.0.store.open_session(row).await {
+            // The row may have been written all the same, if only the answer was late.
+            live.end(End::RecordingLost("the session log could not be written in time".into()));
+            enrolled.keep();
+            self.close(live, None);
+            return Err(error.into());
+        }
+        enrolled.keep();
+        tracing::info!(
+            session = %live.id,
+            who = visit.identity.email(),
+            socket = visit.socket.name,
+            "session opened"
+        );
+        Ok((self.session(live, permit, visit, started), grant))
+    }
+
+    /// Writes a row for a known person who asked for a socket that does not exist. Returns the row's id.
+    pub async fn deny_unknown(&self, stranger: Stranger) -> Result<Uuid, StoreError> {
+        let id = Uuid::now_v7();
+        let row = NewSession {
+            session_id: id,
+            server_name: format!("{}.{}", stranger.socket_name, self.0.settings.domain),
+            socket_name: stranger.socket_name,
+            session_type: stranger.protocol.session_type(),
+            start_time: Timestamp::now(),
+            identity: stranger.identity,
+            client_ip: stranger.client.ip(),
+            client_port: stranger.client.port(),
+            server_port: stranger.reached.port(),
+            upstream: String::new(),
+            ssh_user: stranger.login,
+            result: AuthResult::Denied,
+            rule: None,
+            end_reason: Some("there is no such socket".into()),
+            durability: self.0.settings.durability,
+            audit_log: false,
+            events: stranger.events,
+        };
+        self.0.store.open_session(row).await?;
+        Ok(id)
+    }
+
+    /// Ends a session that the book already says is killed: the order is a row first and a signal second, so that a
+    /// crash in between forgets nothing. Returns once the connection is down and the row is closed.
+    pub async fn kill(&self, id: Uuid, kill: Kill) -> Result<(), KillError> {
+        let live = lock(&self.0.live).get(&id).cloned().ok_or(KillError::NotLive)?;
+        live.end(End::Killed(kill));
+        tokio::time::timeout(KILL_DEADLINE, live.closed.cancelled()).await.map_err(|_| KillError::TimedOut)
+    }
+
+    /// How many sessions are live.
+    pub fn count(&self) -> usize {
+        lock(&self.0.live).len()
+    }
+
+    /// Moves `last_seen` of all live sessions, for as long as the gateway runs.
+    pub async fn keep_touched(&self) {
+        let mut tick = tokio::time::interval(TOUCH_EVERY);
+        loop {
+            tick.tick().await;
+            let ids: Vec<Uuid> = lock(&self.0.live).keys().copied().collect();
+            if !ids.is_empty()
+                && let Err(error) = self.0.store.touch(ids, Timestamp::now()).await
+            {
+                tracing::error!(%error, "last_seen could not be written");
+            }
+        }
+    }
+
+    /// Lets nobody in any more, waits up to `patience` for live sessions to end by themselves, then ends the rest and
+    /// waits for their rows.
+    pub async fn drain(&self, patience: Duration) {
+        {
+            let _enrolling = lock(&self.0.live);
+            self.0.stopping.store(true, Ordering::Release);
+        }
+        let _ = tokio::time::timeout(patience, self.until_empty()).await;
+        for live in lock(&self.0.live).values() {
+            live.end(End::Shutdown);
+        }
+        let _ = tokio::time::timeout(KILL_DEADLINE, async {
+            self.until_empty().await;
+            self.0.closing.close();
+            self.0.closing.wait().await;
+        })
+        .await;
+    }
+
+    async fn until_empty(&self) {
+        loop {
+            let next = lock(&self.0.live).values().next().cloned();
+            match next {
+                Some(live) => live.closed.cancelled().await,
+                None => return,
+            }
+        }
+    }
+
+    fn enrol<'a>(&'a self, live: &Arc<Live>) -> Result<Enrolled<'a>, OpenError> {
+        let mut all = lock(&self.0.live);
+        if self.0.stopping.load(Ordering::Acquire) {
+            return Err(OpenError::Stopping);
+        }
+        all.insert(live.id, live.clone());
+        Ok(Enrolled { sessions: self, live: Some(live.clone()) })
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(super) fn recordings(&self) -> &Recordings {
+        &self.0.recordings
+    }
+
+    /// Runs something on the gateway's time. Also called from drops, which may happen as the runtime ends: then there is
+    /// nothing to run it, and the next start closes what is open.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.0.closing.spawn_on(task, &runtime);
+        }
+    }
+
+    /// Closes the row and lets go of the session. Runs on the gateway's time, and tries until the book takes it: until
+    /// then the session counts as live.
+    pub(super) fn close(&self, live: Arc<Live>, remaining: Option<String>) {
+        let sessions = self.clone();
+        self.spawn(async move {
+            let end = live.reason().unwrap_or(End::Closed);
+            let ended = Timestamp::now();
+            // So that whoever sees the end sees whole recordings; a slow disk does not hold the row back for long.
+            live.sealing.close();
+            let _ = tokio::time::timeout(SEALING, live.sealing.wait()).await;
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let (outcome, words) = (end.outcome(), end.words());
+                match sessions.0.store.close_session(live.id, ended, outcome, words, remaining.clone()).await {
+                    Ok(()) | Err(StoreError::UnknownSession | StoreError::Closed) => break,
+                    Err(error) => tracing::error!(session = %live.id, %error, "the row cannot be closed; trying again"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            tracing::info!(session = %live.id, outcome = ?end.outcome(), "session ended");
+            sessions.let_go(&live);
+        });
+    }
+
+    fn let_go(&self, live: &Live) {
+        lock(&self.0.live).remove(&live.id);
+        live.closed.cancel();
+    }
+
+    fn session(&self, live: Arc<Live>, permit: Permit, visit: Visit, started: Timestamp) -> Session {
+        let budget = Budget::new(self.0.settings.max_recording);
+        let left = visit.identity.expires().duration_since(started);
+        let watched = live.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = watched.closed.cancelled() => {}
+                () = tokio::time::sleep(left.try_into().unwrap_or_default()) => watched.end(End::Expired),
+            }
+        });
+        Session {
+            live,
+            sessions: self.clone(),
+            permit: Mutex::new(permit),
+            budget,
+            visit,
+            finished: AtomicBool::new(false),
+        }
+    }
+
+    async fn write_denied(&self, id: Uuid, visit: &Visit, denied: &Denied) -> Result<(), StoreError> {
+        let rule = denied.rule().map(str::to_owned);
+        let row = self.row(id, Timestamp::now(), visit, AuthResult::Denied, rule, Some(denied.to_string()));
+        self.0.store.open_session(row).await
+    }
+
+    fn row(
+        &self,
+        session_id: Uuid,
+        start_time: Timestamp,
+        visit: &Visit,
+        result: AuthResult,
+        rule: Option<String>,
+        end_reason: Option<String>,
+    ) -> NewSession {
+        NewSession {
+            session_id,
+            socket_name: visit.socket.name.clone(),
+            session_type: visit.socket.protocol.session_type(),
+            start_time,
+            identity: visit.identity.clone(),
+            client_ip: visit.client.ip(),
+            client_port: visit.client.port(),
+            server_name: format!("{}.{}", visit.socket.name, self.0.settings.domain),
+            server_port: visit.reached.port(),
+            upstream: upstream(&visit.socket),
+            ssh_user: ssh_user(visit),
+            result,
+            rule,
+            end_reason,
+            durability: self.0.settings.durability,
+            audit_log: visit.socket.record && result == AuthResult::Success,
+            events: visit.events.clone(),
+        }
+    }
+}
+
+impl Live {
+    fn new() -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            reason: Mutex::new(None),
+            ending: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            sealing: TaskTracker::new(),
+        }
+    }
+
+    pub(super) fn end(&self, end: End) {
+        lock(&self.reason).get_or_insert(end);
+        self.ending.cancel();
+    }
+
+    pub(super) fn reason(&self) -> Option<End> {
+        lock(&self.reason).clone()
+    }
+}
+
+/// Takes a session that did not open off the registry again.
+struct Enrolled<'a> {
+    sessions: &'a Sessions,
+    live: Option<Arc<Live>>,
+}
+
+impl Enrolled<'_> {
+    fn keep(mut self) {
+        self.live = None;
+    }
+}
+
+impl Drop for Enrolled<'_> {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            self.sessions.let_go(live);
+        }
+    }
+}
+
+fn connect(visit: &Visit) -> policy::Action {
+    policy::Action::Connect { login: visit.login.clone() }
+}
+
+/// The login at the upstream: the one the socket fixes, else the one asked for.
+fn ssh_user(visit: &Visit) -> Option<String> {
+    let fixed = match &visit.socket.upstream {
+        UpstreamSpec::Ssh(ssh) => ssh.username.clone(),
+        UpstreamSpec::Shell { username } => Some(username.clone()),
+    };
+    fixed.or_else(|| visit.login.clone())
+}
+
+fn upstream(socket: &Socket) -> String {
+    match &socket.upstream {
+        UpstreamSpec::Ssh(ssh) => ssh.address.to_string(),
+        UpstreamSpec::Shell { .. } => "shell".into(),
+    }
+}
