@@ -8,3 +8,4 @@ pub mod session;
 pub mod socket;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,223 @@
+//! The keeper: parent of one shell, and in the end of everything that the shell started.
+//!
+//! It is this same binary, started as `gatescribe shell-keeper`. As a child subreaper (prctl(2),
+//! `PR_SET_CHILD_SUBREAPER`) it becomes the parent of every orphan below it, so `setsid`, `nohup` and double forks stay
+//! in its tree. It ends the whole tree when the shell ends, when it is told to (SIGTERM), and when the gateway dies.
+//! Knows nothing of sessions, recordings or the network.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpgrp, getpid, getppid, ioctl_tiocsctty, kill_process,
+    kill_process_group, pidfd_open, set_child_subreaper, setsid, wait,
+};
+use rustix::termios::tcsetpgrp;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
+
+/// How long ending the tree may take before the keeper gives up.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The exit code after an ordered end that left nothing behind. Any other end of a keeper that was told to end means
+/// that something may still run.
+pub const ENDED: i32 = 128 + SIGTERM;
+
+/// The exit code after an ordered end that left something behind, such as a process of another user.
+const LEFT: i32 = ENDED + 1;
+
+/// What a terminal stops programs with: numbers.
+const STOPS: [i32; 3] = [SIGTSTP, SIGTTIN, SIGTTOU];
+
+/// What the gateway asks of a keeper.
+#[derive(Debug)]
+pub struct Order {
+    /// The gateway's process id: when it dies, everything ends.
+    pub gateway: i32,
+    /// Standard input is a terminal that shall become the controlling one.
+    pub tty: bool,
+    /// The program, the name to run it under, and its arguments.
+    pub program: Vec<OsString>,
+}
+
+/// Runs the shell and keeps it. Never returns: the process ends as the shell did.
+pub fn run(order: &Order) -> io::Result<std::convert::Infallible> {
+    set_child_subreaper(Some(getpid()))?;
+    setsid()?;
+    if order.tty {
+        ioctl_tiocsctty(rustix::stdio::stdin())?;
+    }
+    let ending = Arc::new(Ending::default());
+    watch_signals(ending.clone())?;
+    watch_gateway(order.gateway, ending.clone())?;
+    let child = {
+        let _starting = ending.starting();
+        spawn(&order.program)?
+    };
+    if order.tty {
+        // In a group of its own, so that what a terminal or a client sends to the foreground never meets the keeper. A
+        // shell that had touched the terminal before was stopped: go on.
+        let _ = tcsetpgrp(rustix::stdio::stdin(), child);
+        let _ = kill_process_group(child, Signal::CONT);
+    }
+    let status = reap_until(child, &ending)?;
+    let ended = end_tree();
+    exit_as(status, ended)
+}
+
+/// Everything is being ended by order.
+#[derive(Default)]
+struct Ending {
+    /// Then nobody needs the shell's own status.
+    ordered: AtomicBool,
+    /// Held while the shell is started, and for ever once everything is being ended: nothing starts after the last look.
+    starting: Mutex<()>,
+}
+
+impl Ending {
+    fn starting(&self) -> MutexGuard<'_, ()> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn spawn(program: &[OsString]) -> io::Result<Pid> {
+    let [path, name, arguments @ ..] = program else {
+        return Err(io::Error::other("no program"));
+    };
+    let child = Command::new(path).arg0(name).args(arguments).process_group(0).spawn()?;
+    Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
+}
+
+/// SIGTERM ends everything. What a terminal sends to a foreground group must not stop or end the keeper; it is handled
+/// rather than ignored, because ignored signals would stay ignored in the shell.
+fn watch_signals(ending: Arc<Ending>) -> io::Result<()> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU])?;
+    std::thread::spawn(move || {
+        if signals.forever().any(|signal| signal == SIGTERM) {
+            end_all(&ending);
+        }
+    });
+    Ok(())
+}
+
+fn watch_gateway(gateway: i32, ending: Arc<Ending>) -> io::Result<()> {
+    let pid = Pid::from_raw(gateway).ok_or_else(|| io::Error::other("no gateway"))?;
+    let gateway = pidfd_open(pid, PidfdFlags::empty())?;
+    // Looked at after the descriptor is open: a gateway that died before has already given us another parent.
+    if getppid() != Some(pid) {
+        return Err(io::Error::other("the gateway is gone"));
+    }
+    std::thread::spawn(move || {
+        let mut fds = [PollFd::from_borrowed_fd(gateway.as_fd(), PollFlags::IN)];
+        while poll(&mut fds, None).is_err() {}
+        end_all(&ending);
+    });
+    Ok(())
+}
+
+fn end_all(ending: &Ending) -> ! {
+    let _never_again = ending.starting();
+    ending.ordered.store(true, Ordering::SeqCst);
+    let code = if end_tree() { ENDED } else { LEFT };
+    std::process::exit(code)
+}
+
+/// Waits for the shell, burying adopted orphans on the way. Waits for ever once everything is being ended by order: the
+/// thread that does it ends the process, and may bury the shell first.
+fn reap_until(child: Pid, ending: &Ending) -> io::Result<WaitStatus> {
+    loop {
+        let waited = wait(WaitOptions::UNTRACED);
+        while ending.ordered.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        match waited {
+            // A command under sshd cannot be suspended, because nobody is there to continue it; here neither.
+            Ok(Some((pid, status))) if status.stopped() => {
+                let by_terminal = status.stopping_signal().is_some_and(|signal| STOPS.contains(&signal));
+                if pid == child && by_terminal {
+                    let _ = kill_process_group(child, Signal::CONT);
+                }
+            }
+            Ok(Some((pid, status))) if pid == child => return Ok(status),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Ends everything below this process; whether nothing is left. Loops, because a process may fork between the look and
+/// the kill. The kernel has the last word: every orphan below a child subreaper becomes its child, so without children
+/// there is nobody left.
+#[expect(clippy::disallowed_methods, reason = "a process of its own, without a runtime")]
+fn end_tree() -> bool {
+    let deadline = Instant::now() + END_DEADLINE;
+    loop {
+        for member in tree(getpid()) {
+            let _ = kill_process(member.pid, Signal::KILL);
+            // Meets what a process forked before it died; nobody else can be in a group of this session.
+            if member.group != getpgrp() {
+                let _ = kill_process_group(member.group, Signal::KILL);
+            }
+        }
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                Err(rustix::io::Errno::CHILD) => return true,
+                _ => break,
+            }
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A process, perhaps already dead and not yet buried.
+#[derive(Clone, Copy)]
+pub(super) struct Member {
+    pub(super) pid: Pid,
+    parent: Pid,
+    pub(super) group: Pid,
+}
+
+/// Every process below `root`, nearest first, from `/proc/<pid>/stat` (proc(5)).
+pub(super) fn tree(root: Pid) -> Vec<Member> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let all: Vec<Member> =
+        entries.filter_map(|entry| member(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect();
+    let mut found: Vec<Member> = Vec::new();
+    let mut parents = std::collections::VecDeque::from([root]);
+    while let Some(parent) = parents.pop_front() {
+        for child in all.iter().filter(|member| member.parent == parent) {
+            found.push(*child);
+            parents.push_back(child.pid);
+        }
+    }
+    found
+}
+
+fn member(pid: i32) -> Option<Member> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, so the fields are read after the last one.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(1).map(|field| field.parse().ok().and_then(Pid::from_raw));
+    Some(Member { pid: Pid::from_raw(pid)?, parent: fields.next()??, group: fields.next()?? })
+}
+
+fn exit_as(status: WaitStatus, ended: bool) -> io::Result<std::convert::Infallible> {
+    let status = ExitStatus::from_raw(status.as_raw());
+    if let Some(signal) = status.signal() {
+        // Dies of the same signal, so that the gateway can tell the client the truth.
+        signal_hook::low_level::emulate_default_handler(signal)?;
+    }
+    let code = status.code().unwrap_or(1);
+    std::process::exit(if code == ENDED && !ended { LEFT } else { code })
+}

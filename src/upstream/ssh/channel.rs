@@ -1,0 +1,162 @@
+//! One session channel at an SSH server, in two halves.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use russh::client::Msg;
+use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
+
+use crate::policy::Action;
+use crate::session::{Flow, Held};
+use crate::upstream::{Preparation, Said, Size, UpstreamError};
+
+/// What each channel of one connection holds; the connection's loop waits on it.
+#[derive(Clone, Default)]
+pub(super) struct Flows {
+    channels: Arc<Mutex<HashMap<ChannelId, Arc<Flow>>>>,
+    held: Arc<Held>,
+}
+
+/// The sending half.
+pub struct Input {
+    write: ChannelWriteHalf<Msg>,
+}
+
+/// The receiving half.
+pub struct Output {
+    read: ChannelReadHalf,
+    closed: bool,
+    flow: Arc<Flow>,
+    _registered: Registered,
+}
+
+pub(super) async fn start(
+    channel: Channel<Msg>,
+    flows: &Flows,
+    action: &Action,
+    how: Preparation,
+) -> Result<(Input, Output), UpstreamError> {
+    let (flow, registered) = flows.register(channel.id());
+    let (read, write) = channel.split();
+    let input = Input { write };
+    request(&input, action, how).await.map_err(|_| UpstreamError::lost())?;
+    Ok((input, Output { read, closed: false, flow, _registered: registered }))
+}
+
+async fn request(input: &Input, action: &Action, how: Preparation) -> Result<(), russh::Error> {
+    if let Some(terminal) = how.terminal {
+        let size = terminal.size;
+        let modes: Vec<(Pty, u32)> =
+            terminal.modes.iter().filter_map(|(code, value)| Some((Pty::from_u8(*code)?, *value))).collect();
+        input.write.request_pty(false, &terminal.term, size.cols, size.rows, size.width, size.height, &modes).await?;
+    }
+    for (name, value) in how.env {
+        input.write.set_env(false, name, value).await?;
+    }
+    match action {
+        Action::SshShell => input.write.request_shell(true).await,
+        Action::SshExec { command } => input.write.exec(true, command.clone()).await,
+        Action::Connect { .. } => Err(russh::Error::Inconsistent),
+    }
+}
+
+impl Input {
+    pub(in crate::upstream) async fn send(&mut self, data: Bytes) -> Result<(), UpstreamError> {
+        self.write.data_bytes(data).await.map_err(|_| UpstreamError::lost())
+    }
+
+    pub(in crate::upstream) async fn eof(&mut self) -> Result<(), UpstreamError> {
+        self.write.eof().await.map_err(|_| UpstreamError::lost())
+    }
+
+    pub(in crate::upstream) async fn resize(&mut self, size: Size) -> Result<(), UpstreamError> {
+        self.write.window_change(size.cols, size.rows, size.width, size.height).await.map_err(|_| UpstreamError::lost())
+    }
+
+    pub(in crate::upstream) async fn signal(&mut self, signal: &str) -> Result<(), UpstreamError> {
+        self.write.signal(Sig::Custom(signal.to_owned())).await.map_err(|_| UpstreamError::lost())
+    }
+
+    pub(in crate::upstream) async fn close(&mut self) {
+        let _ = self.write.close().await;
+    }
+}
+
+impl Output {
+    pub(in crate::upstream) async fn next(&mut self) -> Option<Said> {
+        loop {
+            if self.closed {
+                return None;
+            }
+            let Some(message) = self.read.wait().await else {
+                self.closed = true;
+                return Some(Said::Lost);
+            };
+            return Some(match message {
+                ChannelMsg::Data { data } => Said::Data(0, data),
+                ChannelMsg::ExtendedData { data, ext } => Said::Data(ext, data),
+                ChannelMsg::Eof => Said::Eof,
+                ChannelMsg::ExitStatus { exit_status } => Said::ExitStatus(exit_status),
+                ChannelMsg::ExitSignal { signal_name, core_dumped, error_message, .. } => {
+                    Said::ExitSignal { signal: signal_name_of(&signal_name), core_dumped, message: error_message }
+                }
+                // The answer to `shell` or `exec`: the only request that asks for one.
+                ChannelMsg::Failure => Said::Refused,
+                ChannelMsg::Close => {
+                    self.closed = true;
+                    return None;
+                }
+                _ => continue,
+            });
+        }
+    }
+
+    pub(in crate::upstream) fn taken(&self, said: &Said) {
+        if let Said::Data(_, data) = said {
+            self.flow.taken(data.len());
+        }
+    }
+}
+
+impl Flows {
+    /// The connection's loop took data for a channel: waits, for a bounded time, while the channel lags.
+    pub(super) async fn arrived(&self, channel: ChannelId, bytes: usize) -> Result<(), russh::Error> {
+        let flow = self.lock().get(&channel).cloned();
+        match flow {
+            Some(flow) => flow.arrived(bytes).await.map_err(|_| russh::Error::Pending),
+            // The channel's task has gone: nothing is kept.
+            None => Ok(()),
+        }
+    }
+
+    fn register(&self, channel: ChannelId) -> (Arc<Flow>, Registered) {
+        let flow = Arc::new(Flow::new(&self.held));
+        self.lock().insert(channel, flow.clone());
+        (flow, Registered { flows: self.clone(), channel })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<Flow>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a channel's flow out again, or the loop would wait for a task that has gone.
+struct Registered {
+    flows: Flows,
+    channel: ChannelId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.flows.lock().remove(&self.channel);
+    }
+}
+
+/// The name of a signal as SSH writes it, without `SIG` (RFC 4254 section 6.10).
+pub fn signal_name_of(signal: &Sig) -> String {
+    match signal {
+        Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    }
+}

@@ -1,0 +1,203 @@
+//! An SSH server behind a socket: one connection per session, verified, with the socket's own credential.
+
+mod channel;
+mod host_key;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, AuthResult, KeyboardInteractiveAuthResponse};
+use russh::keys::{PrivateKeyWithHashAlg, decode_secret_key};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+pub use channel::{Input, Output, signal_name_of};
+
+use self::channel::Flows;
+use self::host_key::{Verdict, Verifier};
+use super::{Preparation, UpstreamError};
+use crate::policy::Action;
+use crate::session::{Cut, KillLine};
+use crate::socket::{HostPort, SshCredential, SshUpstream};
+
+/// For the TCP connection.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For everything until the login stands.
+const DIAL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For opening a channel.
+const OPEN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Messages a channel may queue. Bytes are bounded by [`crate::session::Flow`], long before this.
+const CHANNEL_MESSAGES: usize = 1 << 18;
+
+/// A connection to an SSH server.
+pub struct Connection {
+    handle: client::Handle<Verifier>,
+    flows: Flows,
+}
+
+impl Connection {
+    /// Connects, verifies the host key and logs in. The error is in words for the user.
+    pub(super) async fn dial(spec: &SshUpstream, login: Option<&str>, line: &KillLine) -> Result<Self, String> {
+        let user = spec.username.as_deref().or(login).ok_or("no login was asked for; use login@socket")?;
+        let dialled = async {
+            let stream = Cut::new(connect(&spec.address).await?, &line.child());
+            let mut connection = handshake(spec, stream).await?;
+            log_in(&mut connection.handle, user, &spec.credential).await?;
+            Ok(connection)
+        };
+        tokio::select! {
+            () = line.until_cut() => Err("the session has ended".into()),
+            dialled = timeout(DIAL_DEADLINE, dialled) => match dialled {
+                Ok(done) => done,
+                Err(_) => Err("the server does not answer; tell whoever runs it".into()),
+            }
+        }
+    }
+
+    pub(super) async fn start(
+        &self,
+        action: &Action,
+        how: Preparation,
+    ) -> Result<(super::Input, super::Output), UpstreamError> {
+        let opened = timeout(OPEN_DEADLINE, self.handle.channel_open_session()).await;
+        let channel = match opened {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
+                return Err(UpstreamError::new("the server refused another channel"));
+            }
+            Ok(Err(_)) => return Err(UpstreamError::lost()),
+            Err(_) => return Err(UpstreamError::new("the server does not answer")),
+        };
+        let (input, output) = channel::start(channel, &self.flows, action, how).await?;
+        Ok((super::Input::Ssh(input), super::Output::Ssh(output)))
+    }
+
+    pub(super) async fn goodbye(&self) {
+        let _ = timeout(
+            Duration::from_millis(200),
+            self.handle.disconnect(russh::Disconnect::ByApplication, "session ended", ""),
+        )
+        .await;
+    }
+}
+
+async fn connect(address: &HostPort) -> Result<TcpStream, String> {
+    let connected = async {
+        let addresses = lookup_host((address.host.as_str(), address.port)).await;
+        let addresses: Vec<SocketAddr> = match addresses {
+            Ok(addresses) => addresses.collect(),
+            Err(_) => return Err("the server's name cannot be resolved; tell whoever runs the gateway".into()),
+        };
+        let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|error| cannot_reach(&error))?;
+        stream.set_nodelay(true).map_err(|error| cannot_reach(&error))?;
+        Ok(stream)
+    };
+    match timeout(CONNECT_DEADLINE, connected).await {
+        Ok(connected) => connected,
+        Err(_) => Err("the server cannot be reached: no answer; tell whoever runs it".into()),
+    }
+}
+
+fn cannot_reach(error: &std::io::Error) -> String {
+    // The kind's words hold no address.
+    format!("the server cannot be reached: {}; tell whoever runs it", error.kind())
+}
+
+async fn handshake(spec: &SshUpstream, stream: Cut) -> Result<Connection, String> {
+    let expected = host_key::expected(spec).await?;
+    let config = client::Config {
+        preferred: host_key::preferred(&expected),
+        channel_buffer_size: CHANNEL_MESSAGES,
+        keepalive_interval: Some(Duration::from_secs(15)),
+        keepalive_max: 4,
+        ..Default::default()
+    };
+    let flows = Flows::default();
+    let verdict = Verdict::default();
+    let verifier = Verifier::new(expected, verdict.clone(), flows.clone());
+    match client::connect_stream(Arc::new(config), stream, verifier).await {
+        Ok(handle) => Ok(Connection { handle, flows }),
+        Err(error) => Err(verdict.refusal().unwrap_or_else(|| handshake_failed(&error))),
+    }
+}
+
+fn handshake_failed(error: &russh::Error) -> String {
+    match error {
+        russh::Error::NoCommonAlgo { kind, .. } => format!("no common {kind:?} algorithm with the server"),
+        russh::Error::IO(_) | russh::Error::HUP | russh::Error::Disconnect => {
+            "the server closed the connection before the login".into()
+        }
+        _ => "what answers there does not speak SSH as it should".into(),
+    }
+}
+
+async fn log_in(handle: &mut client::Handle<Verifier>, user: &str, credential: &SshCredential) -> Result<(), String> {
+    let outcome = match credential {
+        SshCredential::PrivateKey(key) => with_key(handle, user, key).await?,
+        SshCredential::Password(password) => with_password(handle, user, password).await,
+    };
+    match outcome {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("the server refused the gateway's credential; tell whoever runs the gateway".into()),
+        Err(_) => Err("the server closed the connection during the login".into()),
+    }
+}
+
+async fn with_key(
+    handle: &mut client::Handle<Verifier>,
+    user: &str,
+    key: &SecretString,
+) -> Result<Result<bool, russh::Error>, String> {
+    let key = decode_secret_key(key.expose_secret(), None)
+        .map_err(|_| "the gateway's private key cannot be read; tell whoever runs the gateway")?;
+    let hash = match key.algorithm().is_rsa() {
+        // Never SHA-1: where the server announces nothing, SHA-256 is tried.
+        true => match handle.best_supported_rsa_hash().await {
+            Ok(Some(Some(hash))) => Some(hash),
+            _ => Some(russh::keys::HashAlg::Sha256),
+        },
+        false => None,
+    };
+    let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
+    Ok(handle.authenticate_publickey(user, key).await.map(|result| result.success()))
+}
+
+async fn with_password(
+    handle: &mut client::Handle<Verifier>,
+    user: &str,
+    password: &SecretString,
+) -> Result<bool, russh::Error> {
+    let password = password.expose_secret();
+    match handle.authenticate_password(user, password).await? {
+        AuthResult::Success => return Ok(true),
+        AuthResult::Failure { remaining_methods, .. } => {
+            if !remaining_methods.contains(&russh::MethodKind::KeyboardInteractive) {
+                return Ok(false);
+            }
+        }
+    }
+    // Many servers ask for the password by keyboard-interactive (RFC 4256): answer one hidden prompt, once.
+    let mut answer = handle.authenticate_keyboard_interactive_start(user, None).await?;
+    let mut asked = false;
+    for _ in 0..4 {
+        answer = match answer {
+            KeyboardInteractiveAuthResponse::Success => return Ok(true),
+            KeyboardInteractiveAuthResponse::Failure { .. } => return Ok(false),
+            KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => {
+                let hidden = prompts.iter().filter(|prompt| !prompt.echo).count();
+                if hidden > 1 || prompts.len() != hidden || (asked && hidden == 1) {
+                    return Ok(false);
+                }
+                asked |= hidden == 1;
+                let responses = prompts.iter().map(|_| password.to_owned()).collect();
+                handle.authenticate_keyboard_interactive_respond(responses).await?
+            }
+        };
+    }
+    Ok(false)
+}
