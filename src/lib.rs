@@ -3,6 +3,7 @@ pub mod config;
 pub mod error;
 pub mod identity;
 pub mod policy;
+pub mod proto;
 pub mod record;
 pub mod session;
 pub mod socket;

@@ -1,0 +1,3 @@
+//! The client's side, one folder per protocol. None of them knows another.
+
+pub mod ssh;

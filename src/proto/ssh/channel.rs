@@ -1,0 +1,352 @@
+//! One session channel (RFC 4254 section 6): what the client prepares, what it starts, how it is told what went wrong.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use russh::server::{Handle, Msg};
+use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::relay;
+use crate::error::UserFacing;
+use crate::policy::{Action, Grant};
+use crate::record::observation::What;
+use crate::record::{Ending, RecordingLost};
+use crate::session::{End, Flow, Recording, Session};
+use crate::store::{Event, EventStatus};
+use crate::upstream::ssh::signal_name_of;
+use crate::upstream::{Preparation, Size, Terminal};
+
+/// Most environment variables, and most bytes of them, that a channel may set. More are dropped.
+const MAX_ENV: usize = 64;
+const MAX_ENV_BYTES: usize = 8 * 1024;
+
+/// The longest command line and the longest `TERM`. Longer ones are refused: recordings hold these whole.
+const MAX_COMMAND: usize = 64 * 1024;
+const MAX_TERM: usize = 256;
+
+/// The exit status when the gateway refuses or fails: what a shell says of a command that it may not run.
+const REFUSED: u32 = 126;
+
+/// The client's side of a channel, one half a direction.
+pub(super) struct Client {
+    pub(super) from: FromClient,
+    pub(super) to: ToClient,
+}
+
+/// What comes from the client.
+pub(super) struct FromClient {
+    read: ChannelReadHalf,
+    flow: Arc<Flow>,
+}
+
+/// What goes to the client.
+pub(super) struct ToClient {
+    write: ChannelWriteHalf<Msg>,
+    handle: Handle,
+    id: ChannelId,
+}
+
+/// What the client did.
+pub(super) enum Did {
+    /// Asked for a terminal.
+    Terminal(Terminal),
+    /// Set a variable.
+    Env(String, String),
+    /// Started something.
+    Start(Start),
+    /// Sent data on a stream.
+    Data(u32, Bytes),
+    /// Changed its terminal's size.
+    Resize(Size),
+    /// Sent a signal, without `SIG`.
+    Signal(String),
+    /// Will send no more.
+    Eof,
+    /// Closed the channel, or went away.
+    Gone,
+}
+
+/// What was to be started.
+pub(super) enum Start {
+    Shell,
+    Exec(Vec<u8>),
+    Subsystem(String),
+}
+
+/// Runs one channel from its opening to its close.
+pub(super) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, handle: Handle, flow: Arc<Flow>) {
+    let Some(session) = connection.session() else { return };
+    let id = channel.id();
+    let (read, write) = channel.split();
+    let mut client = Client { from: FromClient { read, flow }, to: ToClient { write, handle, id } };
+    let prepared = tokio::select! {
+        biased;
+        () = session.until_ending() => None,
+        prepared = prepare(&mut client.from) => prepared,
+    };
+    match prepared {
+        Some((Start::Subsystem(name), _)) => {
+            let about = json!({ "subsystem": name, "reason": "not offered" });
+            session.note(Event::now("ssh_subsystem", EventStatus::Denied, about)).await;
+            client.to.refuse(&format!("the subsystem {name} is not offered")).await;
+        }
+        Some((Start::Exec(command), _)) if command.len() > MAX_COMMAND => {
+            let about = json!({ "bytes": command.len(), "reason": "the command is too long" });
+            session.note(Event::now("ssh_exec", EventStatus::Denied, about)).await;
+            client.to.refuse("the command is too long").await;
+        }
+        Some((start, preparation)) => begin(&connection, &session, client, start, preparation).await,
+        None if session.ended().is_some() => client.to.refuse(&farewell(&session)).await,
+        None => client.to.close().await,
+    }
+}
+
+/// Collects what is asked for until something is started. `None`: the client went away.
+async fn prepare(client: &mut FromClient) -> Option<(Start, Preparation)> {
+    let mut preparation = Preparation::default();
+    let mut bytes = 0;
+    loop {
+        match client.next().await {
+            Did::Terminal(terminal) if terminal.term.len() > MAX_TERM => {}
+            Did::Terminal(terminal) => preparation.terminal = Some(terminal),
+            Did::Resize(size) => {
+                if let Some(terminal) = &mut preparation.terminal {
+                    terminal.size = size;
+                }
+            }
+            Did::Env(name, value) => {
+                bytes += name.len() + value.len();
+                if preparation.env.len() < MAX_ENV && bytes < MAX_ENV_BYTES {
+                    preparation.env.push((name, value));
+                }
+            }
+            Did::Start(start) => return Some((start, preparation)),
+            // Nothing takes data before something is started (RFC 4254 section 6.5).
+            Did::Data(_, data) => client.taken(data.len()),
+            Did::Signal(_) | Did::Eof => {}
+            Did::Gone => return None,
+        }
+    }
+}
+
+/// Checks, opens the recording, reaches the upstream and relays.
+async fn begin(connection: &Connection, session: &Session, client: Client, start: Start, mut how: Preparation) {
+    let (action, kind, command) = match start {
+        Start::Exec(command) => (Action::SshExec { command: command.clone() }, "exec", Some(command)),
+        Start::Shell | Start::Subsystem(_) => (Action::SshShell, "shell", None),
+    };
+    let grant = match session.check(action).await {
+        Ok(grant) => grant,
+        Err(denied) => return client.to.refuse(&denied.to_string()).await,
+    };
+    if grant.patterned() {
+        // A pattern allows a command, not a terminal to escape into, nor variables that change what it means.
+        how.terminal = None;
+        how.env.retain(|(name, _)| grant.keeps_env(name));
+    }
+    let recording = match open_book(session, &grant, kind, command.as_deref(), &how).await {
+        Ok(recording) => recording,
+        Err(lost) => {
+            session.end(End::RecordingLost(lost.told()));
+            return client.to.refuse(&farewell(session)).await;
+        }
+    };
+    if let (Some(notice), true) = (&session.socket().notice, how.terminal.is_some())
+        && let Err(lost) = show_notice(&client, &recording, notice).await
+    {
+        session.end(End::RecordingLost(lost.told()));
+        return client.to.refuse(&farewell(session)).await;
+    }
+    let reached = tokio::select! {
+        biased;
+        () = session.until_ending() => {
+            refuse_recorded(session, &client.to, &recording, &farewell(session)).await;
+            return recording.finish(Ending::Complete, None);
+        }
+        reached = connection.upstream() => reached,
+    };
+    let started = match reached {
+        Ok(upstream) => upstream.start(grant, how).await.map_err(|error| {
+            let gone = error.is_gone();
+            (error, gone)
+        }),
+        Err(error) => Err((error, true)),
+    };
+    match started {
+        Ok((input, output)) => relay::run(connection, session, client, recording, input, output).await,
+        Err((error, gone)) => {
+            let about = json!({ "reason": error.to_string() });
+            session.note(Event::now("upstream", EventStatus::Error, about)).await;
+            if gone {
+                // The reason first: the client may be gone as soon as it is told.
+                session.end(End::UpstreamFailed(error.to_string()));
+            }
+            refuse_recorded(session, &client.to, &recording, &error.to_string()).await;
+            recording.finish(Ending::Complete, None);
+        }
+    }
+}
+
+/// The recording, and what is known before anything is started: written down before the upstream hears of it.
+async fn open_book(
+    session: &Session,
+    grant: &Grant,
+    kind: &'static str,
+    command: Option<&[u8]>,
+    how: &Preparation,
+) -> Result<Recording, RecordingLost> {
+    let recording = session.record(kind, command).await?;
+    if let Some(Terminal { term, size, .. }) = &how.terminal {
+        recording.record(What::Pty { term: term.clone(), cols: size.cols, rows: size.rows }).await?;
+    }
+    for (name, value) in &how.env {
+        recording.record(What::Env { name: name.clone(), value: value.clone() }).await?;
+    }
+    let what = match command {
+        Some(command) => What::Exec { command: Bytes::copy_from_slice(command) },
+        None => What::Shell,
+    };
+    recording.record(what).await?;
+    let about = json!({
+        "recording_id": recording.id(),
+        "command": command.map(String::from_utf8_lossy),
+        "pty": how.terminal.is_some(),
+        "rule": grant.rule(),
+    });
+    session.note(Event::now(grant.action().event_kind(), EventStatus::Success, about)).await;
+    Ok(recording)
+}
+
+/// The socket's notice, before anything is started. Only into a terminal: what programs read stays theirs.
+async fn show_notice(client: &Client, recording: &Recording, notice: &str) -> Result<(), RecordingLost> {
+    let text = format!("{}\r\n", notice.replace('\n', "\r\n"));
+    recording.record(What::Told { text: text.clone() }).await?;
+    let _ = timeout(super::GOODBYE, client.to.send(0, Bytes::from(text))).await;
+    Ok(())
+}
+
+/// Refuses with words that stand in the recording too. Where they cannot, that is the reason.
+pub(super) async fn refuse_recorded(session: &Session, to: &ToClient, recording: &Recording, words: &str) {
+    match recording.record(What::Told { text: told(words) }).await {
+        Ok(()) => to.refuse(words).await,
+        Err(lost) => {
+            session.end(End::RecordingLost(lost.told()));
+            to.refuse(&farewell(session)).await;
+        }
+    }
+}
+
+/// The words for a session that is ended from outside.
+pub(super) fn farewell(session: &Session) -> String {
+    session.ended().map_or_else(|| "the session has ended".into(), |end| end.words())
+}
+
+/// Words as they stand in a terminal: on a line of their own, whatever mode it is in.
+pub(super) fn told(words: &str) -> String {
+    format!("\r\ngatescribe: {words}\r\n")
+}
+
+impl FromClient {
+    /// What the client does next. Data must be given back with [`FromClient::taken`]. Cancel safe.
+    pub(super) async fn next(&mut self) -> Did {
+        loop {
+            let did = match self.read.wait().await {
+                None | Some(ChannelMsg::Close) => return Did::Gone,
+                Some(ChannelMsg::Data { data }) => return Did::Data(0, data),
+                Some(ChannelMsg::ExtendedData { data, ext }) => return Did::Data(ext, data),
+                Some(ChannelMsg::SetEnv { variable_name, variable_value, .. }) => {
+                    self.flow.taken(variable_name.len() + variable_value.len());
+                    return Did::Env(variable_name, variable_value);
+                }
+                Some(ChannelMsg::Exec { command, .. }) => {
+                    self.flow.taken(command.len());
+                    return Did::Start(Start::Exec(command));
+                }
+                Some(ChannelMsg::RequestSubsystem { name, .. }) => {
+                    self.flow.taken(name.len());
+                    return Did::Start(Start::Subsystem(name));
+                }
+                Some(other) => without_data(other),
+            };
+            self.flow.taken(0);
+            if let Some(did) = did {
+                return did;
+            }
+        }
+    }
+
+    /// Data was forwarded: the connection's loop may take more.
+    pub(super) fn taken(&self, bytes: usize) {
+        self.flow.taken(bytes);
+    }
+}
+
+impl ToClient {
+    /// Sends data of a stream; waits for the client's window. Not cancel safe: a part may have been sent.
+    pub(super) async fn send(&self, stream: u32, data: Bytes) -> Result<(), russh::Error> {
+        match stream {
+            0 => self.write.data_bytes(data).await,
+            _ => self.write.extended_data_bytes(stream, data).await,
+        }
+    }
+
+    pub(super) async fn eof(&self) {
+        let _ = self.write.eof().await;
+    }
+
+    pub(super) async fn exit_status(&self, status: u32) {
+        let _ = self.write.exit_status(status).await;
+    }
+
+    pub(super) async fn exit_signal(&self, signal: String, core_dumped: bool, message: String) {
+        let signal = Sig::Custom(signal);
+        let _ = self.handle.exit_signal_request(self.id, signal, core_dumped, message, String::new()).await;
+    }
+
+    pub(super) async fn close(&self) {
+        let _ = self.write.close().await;
+    }
+
+    /// Says why on stderr and closes, without a status: the program did not end, it was ended.
+    pub(super) async fn dismiss(&self, words: &str) {
+        let said = async {
+            let _ = self.send(1, Bytes::from(told(words))).await;
+            self.eof().await;
+            self.close().await;
+        };
+        let _ = timeout(super::GOODBYE, said).await;
+    }
+
+    /// Says why on stderr, then ends the channel as a program that failed.
+    pub(super) async fn refuse(&self, words: &str) {
+        let said = async {
+            let _ = self.send(1, Bytes::from(told(words))).await;
+            self.exit_status(REFUSED).await;
+            self.eof().await;
+            self.close().await;
+        };
+        // A client that does not read its window is not waited for.
+        let _ = timeout(super::GOODBYE, said).await;
+    }
+}
+
+/// Requests that carry no data to speak of. `None`: nothing to do.
+fn without_data(message: ChannelMsg) -> Option<Did> {
+    Some(match message {
+        ChannelMsg::RequestPty { term, col_width, row_height, pix_width, pix_height, terminal_modes, .. } => {
+            let size = Size { cols: col_width, rows: row_height, width: pix_width, height: pix_height };
+            let modes = terminal_modes.into_iter().map(|(mode, value)| (mode as u8, value)).collect();
+            Did::Terminal(Terminal { term, size, modes })
+        }
+        ChannelMsg::RequestShell { .. } => Did::Start(Start::Shell),
+        ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height } => {
+            Did::Resize(Size { cols: col_width, rows: row_height, width: pix_width, height: pix_height })
+        }
+        ChannelMsg::Signal { signal } => Did::Signal(signal_name_of(&signal)),
+        ChannelMsg::Eof => Did::Eof,
+        _ => return None,
+    })
+}

@@ -1,0 +1,231 @@
+//! What the parts of one SSH connection share: who is at the other end, the session once there is one, the dial, the
+//! channels.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use russh::ChannelId;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::Front;
+use crate::policy::Grant;
+use crate::session::{Flow, Held, KillLine, Session};
+use crate::socket::Socket;
+use crate::store::{Event, EventStatus};
+use crate::upstream::{self, Upstream, UpstreamError};
+
+/// Refusals of one connection that have an event each.
+const REFUSALS_NOTED: usize = 50;
+
+/// One dial, awaited by every channel.
+type Dial = Shared<BoxFuture<'static, Result<Arc<Upstream>, UpstreamError>>>;
+
+/// One client connection.
+pub(super) struct Connection {
+    pub(super) front: Arc<Front>,
+    pub(super) client: SocketAddr,
+    pub(super) reached: SocketAddr,
+    pub(super) fixed: Option<Arc<Socket>>,
+    pub(super) software: String,
+    pub(super) line: KillLine,
+    /// The accept loop's span: russh runs its loop in a task of its own, outside of it.
+    pub(super) span: tracing::Span,
+    session: watch::Sender<Option<Arc<Session>>>,
+    deadline: watch::Sender<Instant>,
+    dial: OnceLock<Dial>,
+    flows: Mutex<HashMap<ChannelId, Arc<Flow>>>,
+    held: Arc<Held>,
+    tasks: TaskTracker,
+    refusals: AtomicUsize,
+    had_channels: AtomicBool,
+    may_remain: AtomicBool,
+}
+
+impl Connection {
+    pub(super) fn new(
+        front: Arc<Front>,
+        client: SocketAddr,
+        reached: SocketAddr,
+        fixed: Option<Arc<Socket>>,
+        software: String,
+        line: KillLine,
+    ) -> Self {
+        let deadline = watch::Sender::new(Instant::now() + front.handshake);
+        Self {
+            front,
+            client,
+            reached,
+            fixed,
+            software,
+            line,
+            span: tracing::Span::current(),
+            session: watch::Sender::new(None),
+            deadline,
+            dial: OnceLock::new(),
+            flows: Mutex::default(),
+            held: Arc::default(),
+            tasks: TaskTracker::new(),
+            refusals: AtomicUsize::new(0),
+            had_channels: AtomicBool::new(false),
+            may_remain: AtomicBool::new(false),
+        }
+    }
+
+    /// The session, once somebody has signed in.
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        self.session.borrow().clone()
+    }
+
+    /// Somebody has signed in: dials at once, so that the upstream is reached while the client opens its channel.
+    pub(super) fn opened(&self, session: Session, grant: Grant) {
+        let session = Arc::new(session);
+        self.session.send_replace(Some(session.clone()));
+        let line = self.line.clone();
+        let dial = tokio::spawn(async move { upstream::dial(grant, session.socket(), &line).await.map(Arc::new) });
+        let dial = async move { dial.await.unwrap_or_else(|_| Err(UpstreamError::new("the dial was given up"))) };
+        let _ = self.dial.set(dial.boxed().shared());
+    }
+
+    /// The upstream, once it is reached.
+    pub(super) async fn upstream(&self) -> Result<Arc<Upstream>, UpstreamError> {
+        match self.dial.get() {
+            Some(dial) => dial.clone().await,
+            None => Err(UpstreamError::new("nobody has signed in")),
+        }
+    }
+
+    /// The upstream, if it is reached already.
+    pub(super) fn upstream_now(&self) -> Option<Arc<Upstream>> {
+        self.dial.get()?.peek()?.clone().ok()
+    }
+
+    /// Gives the client longer to sign in, because it waits for a person.
+    pub(super) fn allow(&self, longer: Duration) {
+        self.deadline.send_replace(Instant::now() + longer);
+    }
+
+    /// Waits until the client has not signed in in time. Never returns once it has. Cancel safe.
+    pub(super) async fn until_overdue(&self) {
+        let mut deadline = self.deadline.subscribe();
+        let mut session = self.session.subscribe();
+        loop {
+            let until = *deadline.borrow_and_update();
+            tokio::select! {
+                opened = until_some(&mut session) => match opened {
+                    Some(_) => std::future::pending().await,
+                    None => return,
+                },
+                _ = deadline.changed() => {}
+                () = tokio::time::sleep_until(until) => return,
+            }
+        }
+    }
+
+    /// Waits until the session is ordered to end. Cancel safe.
+    pub(super) async fn until_ending(&self) {
+        match until_some(&mut self.session.subscribe()).await {
+            Some(session) => session.until_ending().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Runs a channel's task and registers what it holds until the task ends. `None`: too many channels.
+    pub(super) fn spawn_channel<F>(self: &Arc<Self>, id: ChannelId, run: impl FnOnce(Arc<Flow>) -> F) -> Option<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let flow = Arc::new(Flow::new(&self.held));
+        {
+            let mut flows = self.flows();
+            if flows.len() >= self.front.channels {
+                return None;
+            }
+            flows.insert(id, flow.clone());
+        }
+        self.had_channels.store(true, Ordering::Release);
+        let registered = Registered { connection: self.clone(), id };
+        let task = run(flow);
+        let task = async move {
+            let _registered = registered;
+            task.await;
+        };
+        self.tasks.spawn(task.instrument(self.span.clone()));
+        Some(())
+    }
+
+    /// Whether there was a channel, so that something may just have been told on it.
+    pub(super) fn had_channels(&self) -> bool {
+        self.had_channels.load(Ordering::Acquire)
+    }
+
+    /// What a channel holds, while its task runs.
+    pub(super) fn flow(&self, id: ChannelId) -> Option<Arc<Flow>> {
+        self.flows().get(&id).cloned()
+    }
+
+    /// Notes something that was refused. Only the first ones have an event of their own: a client may ask without end.
+    pub(super) fn refused(&self, kind: &'static str, about: serde_json::Value) {
+        let Some(session) = self.session() else { return };
+        if self.refusals.fetch_add(1, Ordering::AcqRel) < REFUSALS_NOTED {
+            let note = async move { session.note(Event::now(kind, EventStatus::Denied, about)).await };
+            self.tasks.spawn(note);
+        }
+    }
+
+    /// Notes how many more were refused.
+    pub(super) async fn tell_refusals(&self, session: &Session) {
+        let more = self.refusals.load(Ordering::Acquire).saturating_sub(REFUSALS_NOTED);
+        if more > 0 {
+            session.note(Event::now("ssh_refused", EventStatus::Denied, json!({ "more": more }))).await;
+        }
+    }
+
+    /// Waits until every channel's task has ended. Cancel safe.
+    pub(super) async fn until_channels_gone(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Something was ended from outside that may still run upstream.
+    pub(super) fn leaves_something(&self) {
+        self.may_remain.store(true, Ordering::Release);
+    }
+
+    /// What remains upstream after a kill.
+    pub(super) fn remaining(&self, settled: bool) -> String {
+        match settled && !self.may_remain.load(Ordering::Acquire) {
+            true => "none".into(),
+            false => "unknown".into(),
+        }
+    }
+
+    fn flows(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<Flow>>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the session. Cancel safe. The guard that `wait_for` gives must not live across an await.
+async fn until_some(session: &mut watch::Receiver<Option<Arc<Session>>>) -> Option<Arc<Session>> {
+    session.wait_for(Option::is_some).await.ok()?.clone()
+}
+
+/// Takes a channel off again, or the connection's loop would wait for a task that has gone.
+struct Registered {
+    connection: Arc<Connection>,
+    id: ChannelId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connection.flows().remove(&self.id);
+    }
+}

@@ -1,0 +1,147 @@
+//! The SSH front: one client connection, from its first bytes to the closed row.
+//!
+//! `config` holds the algorithms and the host key, `sign_in` turns an authentication into a session, `handler` is what
+//! russh calls, `channel` runs one channel and `relay` carries its bytes. This file drives a connection: the deadlines
+//! before sign-in, the goodbye when the session is ordered to end, the cut, the closed row.
+//!
+//! A newcomer's trap: russh runs one loop per connection, and a handler that waits stops every channel on it. So
+//! handlers only note things down; whatever takes time runs in a channel's own task, and how long the loop waits for a
+//! slow channel is bounded by [`crate::session::Flow`].
+
+mod channel;
+mod config;
+mod connection;
+mod greeting;
+mod handler;
+mod relay;
+mod sign_in;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::server::{RunningSession, run_stream};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+pub use config::{HostKeyError, host_key, server_config};
+
+use self::connection::Connection;
+use self::handler::Handler;
+use crate::identity::link::Links;
+use crate::session::{Cut, End, KillLine, Session, Sessions};
+use crate::socket::Socket;
+use crate::store::Store;
+
+/// How long the goodbye of a session that is ended from outside may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long a client may take to show what it was told before it is told to disconnect.
+const TO_SHOW: Duration = Duration::from_millis(250);
+
+/// How long russh's loop may take to notice the cut: it may be waiting for room in a channel.
+const TO_NOTICE: Duration = Duration::from_secs(2);
+
+/// How long a connection's channels have to seal their recordings after the cut.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What every SSH connection needs.
+pub struct Front {
+    /// russh's configuration: algorithms, host key, windows.
+    pub config: Arc<russh::server::Config>,
+    /// All sockets that speak SSH.
+    pub sockets: Vec<Arc<Socket>>,
+    /// The registry of sessions.
+    pub sessions: Sessions,
+    /// Link sign-in.
+    pub links: Links,
+    /// How long a link holds.
+    pub link_lifetime: Duration,
+    /// Remembered keys.
+    pub store: Store,
+    /// The identity provider in force: whom another one vouched for is not remembered.
+    pub issuer: String,
+    /// How long a client may take to sign in, apart from the time that a link is open.
+    pub handshake: Duration,
+    /// How many channels one connection may have open.
+    pub channels: usize,
+}
+
+/// Serves one connection; whether anybody signed in on it. `fixed` is the socket of a listener that belongs to one.
+pub async fn serve(front: Arc<Front>, stream: TcpStream, client: SocketAddr, fixed: Option<Arc<Socket>>) -> bool {
+    let Ok(reached) = stream.local_addr() else { return false };
+    let Some(software) = greeting::peek(&stream).await else { return false };
+    let line = KillLine::new();
+    let connection = Arc::new(Connection::new(front.clone(), client, reached, fixed, software, line.clone()));
+    let cut = Cut::new(stream, &line);
+    let handler = Handler::new(connection.clone());
+    let mut running = match timeout(front.handshake, run_stream(front.config.clone(), cut, handler)).await {
+        Ok(Ok(running)) => running,
+        _ => return false,
+    };
+    let end = tokio::select! {
+        biased;
+        () = connection.until_ending() => {
+            let end = connection.session().and_then(|session| session.ended()).unwrap_or(End::Closed);
+            let gone = timeout(GOODBYE, goodbye(&connection, &end, &mut running)).await.unwrap_or(false);
+            if !gone {
+                cut_off(&line, &mut running).await;
+            }
+            end
+        }
+        () = connection.until_overdue() => {
+            tracing::debug!("the client did not sign in in time");
+            // A sign-in may just be coming to its end: the session that it opened is looked for below.
+            cut_off(&line, &mut running).await;
+            End::ClientGone
+        }
+        ended = &mut running => match ended {
+            Ok(()) => End::Closed,
+            Err(error) => {
+                tracing::debug!(%error, "the client's connection ended");
+                End::ClientGone
+            }
+        },
+    };
+    match connection.session() {
+        Some(session) => {
+            finish(&connection, &session, end).await;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Cuts the bytes and waits for russh's loop to notice, which it does at its next read or write.
+async fn cut_off(line: &KillLine, running: &mut RunningSession<Handler>) {
+    line.cut();
+    let _ = timeout(TO_NOTICE, running).await;
+}
+
+/// A line in every terminal, then the protocol's own disconnect, then the client closes. All of it a courtesy.
+///
+/// A client that is told to disconnect drops what it has not shown yet, so it gets a moment to show it and go by itself:
+/// most do once their last channel is closed. `true` once the connection is gone.
+async fn goodbye(connection: &Connection, end: &End, running: &mut RunningSession<Handler>) -> bool {
+    connection.until_channels_gone().await;
+    if connection.had_channels() && timeout(TO_SHOW, &mut *running).await.is_ok() {
+        return true;
+    }
+    let handle = running.handle();
+    let _ = handle.disconnect(russh::Disconnect::ByApplication, end.words(), String::new()).await;
+    let _ = running.await;
+    true
+}
+
+async fn finish(connection: &Connection, session: &Session, end: End) {
+    // Ends what its channels still do, and the dial if it still dials.
+    session.end(end.clone());
+    if let Some(upstream) = connection.upstream_now() {
+        upstream.goodbye().await;
+    }
+    session.line().cut();
+    let settled = timeout(SETTLE, connection.until_channels_gone()).await.is_ok();
+    let remaining = matches!(session.ended(), Some(End::Killed(_))).then(|| connection.remaining(settled));
+    session.finish(end, remaining);
+    connection.tell_refusals(session).await;
+}

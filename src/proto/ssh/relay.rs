@@ -1,0 +1,238 @@
+//! Carries one channel's bytes both ways, writing first: nothing is forwarded before its recording has it.
+//!
+//! The two directions are two futures in one task. Each waits only for its own receiver's window, so a client that
+//! reads nothing does not stop what it sends, and the other way round.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::channel::{Client, Did, FromClient, ToClient, farewell, refuse_recorded, told};
+use super::connection::Connection;
+use crate::error::UserFacing;
+use crate::record::observation::{Direction, What};
+use crate::record::{Ending, RecordingLost};
+use crate::session::{End, Recording, Session};
+use crate::upstream::{Input, Output, Said};
+
+/// How long a client's EOF waits for the program's end to be told.
+const EOF_HELD: Duration = Duration::from_secs(1);
+
+/// How a relay came to its end.
+enum Over {
+    /// The upstream closed the channel, after it told how the program ended.
+    Done,
+    /// The upstream refused to start it.
+    Refused,
+    /// The connection to the upstream is lost.
+    UpstreamLost,
+    /// The client closed the channel, or went away.
+    ClientGone,
+    /// The session is ordered to end.
+    Ordered,
+    /// Not recordable any more.
+    Lost(RecordingLost),
+}
+
+/// What the upstream told about the program's end.
+#[derive(Default)]
+struct Program {
+    status: Option<u32>,
+    ended: bool,
+}
+
+/// Relays until one side ends it, then closes the other and the recording.
+pub(super) async fn run(
+    connection: &Connection,
+    session: &Session,
+    mut client: Client,
+    recording: Recording,
+    mut input: Input,
+    mut output: Output,
+) {
+    let mut program = Program::default();
+    let client_eof = AtomicBool::new(false);
+    let over = tokio::select! {
+        biased;
+        () = session.until_ending() => Over::Ordered,
+        lost = recording.until_lost() => Over::Lost(lost),
+        over = outward(&recording, &mut output, &client.to, &mut program, &client_eof) => over,
+        over = inward(&recording, &mut client.from, &mut input, &client_eof) => over,
+    };
+    let ending = match &over {
+        Over::Lost(lost) => {
+            session.end(End::RecordingLost(lost.told()));
+            Ending::Cut(lost.to_string())
+        }
+        _ => Ending::Complete,
+    };
+    match over {
+        Over::Done => {
+            client.to.close().await;
+            input.close().await;
+        }
+        Over::Refused => {
+            refuse_recorded(session, &client.to, &recording, "the server refused to start it").await;
+            input.close().await;
+        }
+        Over::UpstreamLost => {
+            let words = "the connection to the server is lost";
+            // The reason first: the client may be gone as soon as it is told.
+            session.end(End::UpstreamFailed(words.into()));
+            refuse_recorded(session, &client.to, &recording, words).await;
+        }
+        Over::ClientGone => input.close().await,
+        Over::Ordered if !session.ended().is_some_and(|end| end.is_told()) => input.close().await,
+        Over::Ordered | Over::Lost(_) => {
+            let words = farewell(session);
+            let goodbye = async {
+                let _ = recording.record(What::Told { text: told(&words) }).await;
+                client.to.dismiss(&words).await;
+            };
+            // What was started is ended while the user is being told.
+            let ((), ended) = tokio::join!(goodbye, output.end());
+            if !ended && !program.ended {
+                connection.leaves_something();
+            }
+        }
+    }
+    recording.finish(ending, program.status);
+}
+
+/// From the client to the upstream.
+async fn inward(recording: &Recording, client: &mut FromClient, input: &mut Input, eof: &AtomicBool) -> Over {
+    loop {
+        let did = client.next().await;
+        if matches!(did, Did::Eof) {
+            eof.store(true, Ordering::Release);
+        }
+        match forward_inward(recording, client, input, did).await {
+            Ok(true) => {}
+            Ok(false) => return Over::ClientGone,
+            Err(lost) => return Over::Lost(lost),
+        }
+    }
+}
+
+/// Records and forwards one thing. `false`: the client is gone. What the upstream does not take any more is its own
+/// affair: the other direction sees how it ended.
+async fn forward_inward(
+    recording: &Recording,
+    client: &FromClient,
+    input: &mut Input,
+    did: Did,
+) -> Result<bool, RecordingLost> {
+    let direction = Direction::Input;
+    match did {
+        Did::Data(stream, data) => {
+            let bytes = data.len();
+            recording.record(What::Bytes { direction, stream, data: data.clone() }).await?;
+            // Extended data has no meaning towards a server (RFC 4254 section 5.2): recorded, not forwarded.
+            if stream == 0 {
+                let _ = input.send(data).await;
+            }
+            client.taken(bytes);
+        }
+        Did::Resize(size) => {
+            recording.record(What::Resize { cols: size.cols, rows: size.rows }).await?;
+            let _ = input.resize(size).await;
+        }
+        Did::Signal(name) => {
+            recording.record(What::Signal { name: name.clone() }).await?;
+            let _ = input.signal(&name).await;
+        }
+        Did::Eof => {
+            recording.record(What::Eof { direction }).await?;
+            let _ = input.eof().await;
+        }
+        // Too late to mean anything; russh has answered them with a failure.
+        Did::Terminal(_) | Did::Env(..) | Did::Start(_) => {}
+        Did::Gone => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// From the upstream to the client.
+///
+/// The upstream's EOF is held back until the program's end is told, for a moment at most unless the client has sent its
+/// own: a client that has sent its own
+/// EOF answers ours with a close, russh answers that with a close of its own, and an exit status that comes after it
+/// would be lost.
+async fn outward(
+    recording: &Recording,
+    output: &mut Output,
+    client: &ToClient,
+    program: &mut Program,
+    client_eof: &AtomicBool,
+) -> Over {
+    let mut held = None;
+    loop {
+        let said = match held {
+            None => output.next().await,
+            Some(until) => match timeout_at(until, output.next()).await {
+                Ok(said) => said,
+                // It would answer with a close at once, and has nothing to do but wait for ours.
+                Err(_) if client_eof.load(Ordering::Acquire) => {
+                    held = Some(Instant::now() + EOF_HELD);
+                    continue;
+                }
+                Err(_) => {
+                    client.eof().await;
+                    held = None;
+                    continue;
+                }
+            },
+        };
+        let Some(said) = said else { break };
+        if let Err(over) = forward_outward(recording, client, &said, program).await {
+            return over;
+        }
+        output.taken(&said);
+        match said {
+            Said::Eof if !program.ended => held = Some(Instant::now() + EOF_HELD),
+            Said::Eof => client.eof().await,
+            _ if program.ended && held.take().is_some() => client.eof().await,
+            _ => {}
+        }
+    }
+    if held.is_some() {
+        client.eof().await;
+    }
+    Over::Done
+}
+
+/// Records and forwards one thing; an EOF is only recorded.
+async fn forward_outward(
+    recording: &Recording,
+    client: &ToClient,
+    said: &Said,
+    program: &mut Program,
+) -> Result<(), Over> {
+    let direction = Direction::Output;
+    match said {
+        Said::Data(stream, data) => {
+            record(recording, What::Bytes { direction, stream: *stream, data: data.clone() }).await?;
+            client.send(*stream, data.clone()).await.map_err(|_| Over::ClientGone)?;
+        }
+        Said::Eof => record(recording, What::Eof { direction }).await?,
+        Said::ExitStatus(status) => {
+            program.status = Some(*status);
+            program.ended = true;
+            record(recording, What::ExitStatus { status: *status }).await?;
+            client.exit_status(*status).await;
+        }
+        Said::ExitSignal { signal, core_dumped, message } => {
+            program.ended = true;
+            record(recording, What::ExitSignal { name: signal.clone(), message: message.clone() }).await?;
+            client.exit_signal(signal.clone(), *core_dumped, message.clone()).await;
+        }
+        Said::Refused => return Err(Over::Refused),
+        Said::Lost => return Err(Over::UpstreamLost),
+    }
+    Ok(())
+}
+
+async fn record(recording: &Recording, what: What) -> Result<(), Over> {
+    recording.record(what).await.map_err(Over::Lost)
+}

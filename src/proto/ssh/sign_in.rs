@@ -1,0 +1,292 @@
+//! From an SSH authentication (RFC 4252, RFC 4256) to a session: a remembered key, or a link and six digits.
+//!
+//! A key that is proved by signature and not remembered is partial success: the link that follows then vouches for it.
+//! A denial is one round with the reason and then no method left, because OpenSSH tries three times otherwise. Before
+//! sign-in an unknown socket answers exactly as a known one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::keys::ssh_key::{HashAlg, PublicKey};
+use russh::server::Auth;
+use russh::{MethodKind, MethodSet};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use crate::identity::Identity;
+use crate::identity::link::{Answer, Asks, LinkState, Waiting};
+use crate::session::{OpenError, Stranger, Visit};
+use crate::socket::{Protocol, Socket};
+use crate::store::{Event, EventStatus};
+
+/// Shown before any sign-in. russh can send it only then, so it is one line and always the same.
+pub(super) const BANNER: &str = "gatescribe: sessions are recorded. For scripts: sign in once from a terminal with a key; it is then remembered.\r\n";
+
+/// How long a round waits for the browser before the client is asked again, so that one that went away is noticed.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// How much longer than its link a connection lives.
+const AFTER_LINK: Duration = Duration::from_secs(60);
+
+/// One connection's sign-in.
+pub(super) struct SignIn {
+    connection: Arc<Connection>,
+    /// The fingerprint of the key that this connection proved by signature.
+    proven: Option<String>,
+    /// What the link was shown for. Only this may be opened, and only this key be remembered, once it is approved.
+    shown: Shown,
+    stage: Stage,
+}
+
+#[derive(Default)]
+struct Shown {
+    user: String,
+    key: Option<String>,
+}
+
+enum Stage {
+    /// Nothing was asked yet.
+    Start,
+    /// The link was shown.
+    Link(Waiting),
+    /// The digits were asked for.
+    Digits(Waiting),
+    /// A reason is to be told in the next round.
+    Telling(String),
+    /// The reason was told: no more.
+    Over,
+}
+
+impl SignIn {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self { connection, proven: None, shown: Shown::default(), stage: Stage::Start }
+    }
+
+    /// The client proved `key` by signature.
+    pub(super) async fn key_proved(&mut self, user: &str, key: &PublicKey) -> Auth {
+        if !matches!(self.stage, Stage::Start) || is_weak(key) {
+            return no_more();
+        }
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        match self.remembered(user, &fingerprint).await {
+            Some(identity) => {
+                let how = json!({ "how": "remembered key", "key": fingerprint });
+                match self.open(user, identity, how).await {
+                    Ok(()) => return Auth::Accept,
+                    Err(words) => self.stage = Stage::Telling(words),
+                }
+            }
+            None => self.proven = Some(fingerprint),
+        }
+        Auth::Reject { proceed_with_methods: only_interactive(), partial_success: true }
+    }
+
+    /// Whom the key was remembered for. Where links are off a key that a link vouched for counts for nothing.
+    async fn remembered(&self, user: &str, fingerprint: &str) -> Option<Identity> {
+        let front = &self.connection.front;
+        if self.links_are_off(user) {
+            return None;
+        }
+        match front.store.remembered_key(fingerprint, jiff::Timestamp::now()).await {
+            Ok(identity) => identity.filter(|identity| identity.issuer() == front.issuer),
+            Err(error) => {
+                tracing::error!(%error, "remembered keys cannot be read");
+                None
+            }
+        }
+    }
+
+    fn links_are_off(&self, user: &str) -> bool {
+        self.socket(&self.wanted(user).1).is_some_and(|socket| !socket.links)
+    }
+
+    /// A round of keyboard-interactive: `answers` is `None` in the first.
+    pub(super) async fn asked(&mut self, user: &str, answers: Option<Vec<Bytes>>) -> Auth {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        if self.shown.user != user && matches!(stage, Stage::Link(_) | Stage::Digits(_)) {
+            // A client may change its user name between requests (RFC 4252 section 5). What the page showed and
+            // somebody approves is the other one: that link is void.
+            return self.tell("the user name was changed during the sign-in; connect again");
+        }
+        match stage {
+            Stage::Start => self.show_link(user),
+            Stage::Link(waiting) => self.wait(user, waiting).await,
+            Stage::Digits(waiting) => self.take_digits(user, waiting, answers.unwrap_or_default()).await,
+            Stage::Telling(words) => self.tell(&words),
+            Stage::Over => no_more(),
+        }
+    }
+
+    fn show_link(&mut self, user: &str) -> Auth {
+        self.shown = Shown { user: user.to_owned(), key: self.proven.clone() };
+        let (login, name) = self.wanted(user);
+        if self.links_are_off(user) {
+            return self.tell("this socket takes no sign-in by link; use a certificate");
+        }
+        let asks = Asks {
+            socket: name.clone(),
+            login,
+            client: self.connection.client,
+            software: self.connection.software.clone(),
+            proven_key: self.shown.key.clone(),
+        };
+        let waiting = match self.connection.front.links.request(asks) {
+            Ok(waiting) => waiting,
+            Err(refused) => return self.tell(&refused.to_string()),
+        };
+        let lifetime = self.connection.front.link_lifetime;
+        self.connection.allow(lifetime + AFTER_LINK);
+        let words = format!(
+            "\nGatescribe: to open {}, sign in here:\n\n    {}\n\nThe link holds for {} minutes. Waiting for your browser, Ctrl-C to give up.\n",
+            printable(&name),
+            waiting.url(),
+            lifetime.as_secs() / 60,
+        );
+        self.stage = Stage::Link(waiting);
+        round(words, &[])
+    }
+
+    async fn wait(&mut self, user: &str, mut waiting: Waiting) -> Auth {
+        if waiting.state() == LinkState::Pending {
+            let _ = timeout(ROUND, waiting.changed()).await;
+        }
+        match waiting.state() {
+            LinkState::Pending => {
+                self.stage = Stage::Link(waiting);
+                round(String::new(), &[])
+            }
+            LinkState::AsksDigits => {
+                self.stage = Stage::Digits(waiting);
+                round(String::new(), &["Type the six digits that your browser shows: "])
+            }
+            LinkState::SignedIn(identity) => self.signed_in(user, identity).await,
+            LinkState::Refused(words) => self.tell(&words),
+            LinkState::Expired => self.tell("the link has expired; connect again for a new one"),
+        }
+    }
+
+    async fn take_digits(&mut self, user: &str, mut waiting: Waiting, answers: Vec<Bytes>) -> Auth {
+        let typed = answers.first().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        match waiting.answer(&typed) {
+            Answer::Right(identity) => self.signed_in(user, identity).await,
+            Answer::Wrong { left } => {
+                self.stage = Stage::Digits(waiting);
+                let tries = if left == 1 { "one try is left" } else { "try again" };
+                round(format!("Those are not the digits; {tries}."), &["Type the six digits that your browser shows: "])
+            }
+            // Another terminal that proved the same key may have been quicker.
+            Answer::Void => match waiting.state() {
+                LinkState::SignedIn(identity) => self.signed_in(user, identity).await,
+                LinkState::Refused(words) => self.tell(&words),
+                _ => self.tell("the link no longer holds; connect again for a new one"),
+            },
+        }
+    }
+
+    async fn signed_in(&mut self, user: &str, identity: Identity) -> Auth {
+        if let Some(fingerprint) = &self.shown.key
+            && let Err(error) = self.connection.front.store.remember_key(fingerprint, &identity).await
+        {
+            tracing::error!(%error, "a key could not be remembered");
+        }
+        let how = json!({ "how": "link", "key": self.shown.key });
+        match self.open(user, identity, how).await {
+            Ok(()) => Auth::Accept,
+            Err(words) => self.tell(&words),
+        }
+    }
+
+    /// Opens the session. The error is in words for the user.
+    async fn open(&self, user: &str, identity: Identity, how: serde_json::Value) -> Result<(), String> {
+        let connection = &self.connection;
+        let (login, name) = self.wanted(user);
+        let events = vec![Event::now("sign_in", EventStatus::Success, how)];
+        let sessions = &connection.front.sessions;
+        let Some(socket) = self.socket(&name) else {
+            let words = format!("there is no socket {}", printable(&name));
+            let stranger = Stranger {
+                identity,
+                protocol: Protocol::Ssh,
+                socket_name: printable(&name),
+                login,
+                client: connection.client,
+                reached: connection.reached,
+                events,
+            };
+            return Err(match sessions.deny_unknown(stranger).await {
+                Ok(id) => format!("{words} ({id})"),
+                Err(error) => error.to_string(),
+            });
+        };
+        let visit = Visit {
+            identity,
+            socket,
+            login,
+            client: connection.client,
+            reached: connection.reached,
+            events,
+            line: connection.line.clone(),
+        };
+        match sessions.open(visit).await {
+            Ok((session, grant)) => {
+                connection.opened(session, grant);
+                Ok(())
+            }
+            Err(OpenError::Denied { denied, id }) => Err(format!("{denied} ({id})")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn tell(&mut self, words: &str) -> Auth {
+        tracing::info!(reason = words, "refused");
+        self.stage = Stage::Over;
+        round(format!("gatescribe: {words}"), &[])
+    }
+
+    /// The login and the socket that the SSH user name means: `[login@]socket`; on a socket's own port all of it is the
+    /// login.
+    fn wanted(&self, user: &str) -> (Option<String>, String) {
+        match (&self.connection.fixed, user.rsplit_once('@')) {
+            // A client always sends some user name there: where the socket fixes the login, it means nothing.
+            (Some(socket), _) if socket.fixes_login() => (None, socket.name.clone()),
+            (Some(socket), _) => (Some(user.to_owned()), socket.name.clone()),
+            (None, Some((login, name))) => (Some(login.to_owned()).filter(|login| !login.is_empty()), name.to_owned()),
+            (None, None) => (None, user.to_owned()),
+        }
+    }
+
+    fn socket(&self, name: &str) -> Option<Arc<Socket>> {
+        self.connection.front.sockets.iter().find(|socket| socket.name == name).cloned()
+    }
+}
+
+fn round(instructions: String, prompts: &[&'static str]) -> Auth {
+    Auth::Partial {
+        name: "".into(),
+        instructions: instructions.into(),
+        prompts: prompts.iter().map(|prompt| ((*prompt).into(), true)).collect::<Vec<_>>().into(),
+    }
+}
+
+/// Nothing more to try: the keys were tried before, so the client gives up instead of asking again. An empty list would
+/// make OpenSSH ask for a password.
+fn no_more() -> Auth {
+    let methods = MethodSet::from(&[MethodKind::PublicKey][..]);
+    Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
+}
+
+/// RSA keys under 2048 bits vouch for nobody.
+fn is_weak(key: &PublicKey) -> bool {
+    key.key_data().rsa().is_some_and(|rsa| rsa.key_size() < 2048)
+}
+
+fn only_interactive() -> Option<MethodSet> {
+    Some(MethodSet::from(&[MethodKind::KeyboardInteractive][..]))
+}
+
+/// What somebody typed, fit for a terminal: printable ASCII, at most 64 characters.
+fn printable(text: &str) -> String {
+    text.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
