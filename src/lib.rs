@@ -1,4 +1,5 @@
 //! Gatescribe: an identity-aware, recording access proxy.
+pub mod api;
 pub mod config;
 pub mod error;
 pub mod identity;

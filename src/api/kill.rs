@@ -1,0 +1,265 @@
+//! `PUT /session/{socket_id}/{session_id}`: ends a live session, and answers when it is down.
+//!
+//! The order is written into the row first and given to the session second, on a task of its own: a client that hangs
+//! up in between must not leave an order that nobody carries out.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::auth::require;
+use super::parameters::{Ids, Parameters};
+use super::sessions::find;
+use super::{ApiError, ApiState, KillError, Shared};
+use crate::identity::tokens::{Caller, Scope};
+use crate::store::{Event, EventStatus, Ordered, SessionRow};
+
+/// The handler.
+pub(super) async fn put(
+    State(shared): State<Shared>,
+    caller: Caller,
+    ids: Ids,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Json<SessionRow>, ApiError> {
+    require(&caller, Scope::Kill)?;
+    parameters.finish()?;
+    let reason = read(request).await?;
+    let ordered = tokio::spawn(async move { carry_out(&shared.api, &caller, &ids, &reason).await });
+    match timeout(KILL_DEADLINE, ordered).await {
+        Ok(Ok(answer)) => answer.map(Json),
+        Ok(Err(_panicked_or_stopping)) => {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed to carry out the order"))
+        }
+        Err(_elapsed) => Err(not_down()),
+    }
+}
+
+async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, reason: &str) -> Result<SessionRow, ApiError> {
+    let row = find(&api.store, ids).await?;
+    if row.end_time.is_some() {
+        return Err(already_ended());
+    }
+    let event = Event::now("kill", EventStatus::Success, json!({"by": caller.name(), "reason": reason}));
+    match api.store.order_kill(ids.session, event).await? {
+        Ordered::Live => {}
+        Ordered::Ended => return Err(already_ended()),
+        Ordered::Unknown => return Err(ApiError::not_found("there is no such session on this socket")),
+    }
+    tracing::info!(session = %ids.session, by = caller.name(), reason, "ordered a session to end");
+    let killed = api.kill.kill(ids.session, caller.name(), reason).await;
+    // Whatever the session said, the row is the truth: it may have come to its own end while the order was written.
+    let row = find(&api.store, ids).await?;
+    match killed {
+        _ if row.end_time.is_some() => Ok(row),
+        Ok(()) | Err(KillError::TimedOut) => Err(not_down()),
+        Err(KillError::NotLive) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this gateway does not hold the session; the order stands in its row",
+        )),
+    }
+}
+
+/// The body, checked: the reason is all that it says.
+async fn read(mut request: Request) -> Result<String, ApiError> {
+    DefaultBodyLimit::max(BODY_LIMIT).apply(&mut request);
+    let body = timeout(BODY_DEADLINE, Bytes::from_request(request, &()))
+        .await
+        .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))??;
+    let order: Order = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(format!("the body is not what it should be: {error}")))?;
+    if order.lock.is_some() {
+        return Err(ApiError::bad_request("`lock` is not built yet"));
+    }
+    if !order.killed {
+        return Err(ApiError::bad_request("`killed` must be true"));
+    }
+    let reason = order.reason.trim();
+    if reason.is_empty() || reason.chars().count() > REASON_CHARS {
+        return Err(ApiError::bad_request(format!("`reason` must have 1 to {REASON_CHARS} characters")));
+    }
+    // It is shown in a terminal.
+    if reason.chars().any(char::is_control) {
+        return Err(ApiError::bad_request("`reason` must not have control characters"));
+    }
+    Ok(reason.to_owned())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    killed: bool,
+    reason: String,
+    lock: Option<IgnoredAny>,
+}
+
+fn already_ended() -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "the session has already ended")
+}
+
+fn not_down() -> ApiError {
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the session has not come down in time; the order stands in its row")
+}
+
+/// The longest body, in bytes.
+const BODY_LIMIT: usize = 64 << 10;
+/// The longest that a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest reason, in characters.
+const REASON_CHARS: usize = 500;
+/// The longest that a caller waits. What ends sessions has a shorter deadline of its own.
+const KILL_DEADLINE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::Method;
+    use serde_json::{Value, json};
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    use crate::api::testing::{Answer, Api, Ends, Exports, path};
+    use crate::store::testing::{denied_session, new_session, socket_id};
+    use crate::store::{NewSession, Outcome, SessionRow};
+
+    const ORDER: &str = r#"{"killed": true, "reason": "laptop lost"}"#;
+
+    async fn killed(ends: Ends) -> (Api, NewSession, Answer) {
+        let api = Api::with(ends, Exports::Facts).await;
+        let new = new_session();
+        api.book.open_session(new.clone()).await.unwrap();
+        let answer = api.put(&path(&new), ORDER).await;
+        (api, new, answer)
+    }
+
+    async fn row(api: &Api, new: &NewSession) -> SessionRow {
+        api.book.session(socket_id(new), new.session_id).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_answer_is_the_row_after_it_is_down() {
+        let (api, new, answer) = killed(Ends::Killed).await;
+        assert_eq!(answer.status.as_u16(), 200);
+        let told = answer.json();
+        assert_eq!(told, api.get(&path(&new)).await.json());
+        assert_eq!(
+            (&told["killed"], &told["outcome"], &told["remaining"]),
+            (&json!(true), &json!("killed"), &json!("none"))
+        );
+        assert_eq!(told["end_reason"], "laptop lost (by admin@example.com)");
+        assert_eq!(told["end_time"], "2026-03-01T11:00:00Z");
+        let event: &Value = told["events"].as_array().unwrap().last().unwrap();
+        assert_eq!((&event["type"], &event["status"]), (&json!("kill"), &json!("success")));
+        assert_eq!(event["metadata"], json!({"by": "admin@example.com", "reason": "laptop lost"}));
+        api.put(&path(&new), ORDER).await.refused(409, "already ended");
+        assert_eq!(serde_json::to_value(row(&api, &new).await).unwrap(), told);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_ended_by_itself_meanwhile_was_still_ordered_to() {
+        let (_api, _new, answer) = killed(Ends::Alone).await;
+        assert_eq!(answer.status.as_u16(), 200);
+        let told = answer.json();
+        assert_eq!((&told["outcome"], &told["end_reason"]), (&json!("killed"), &json!("laptop lost")));
+        assert_eq!(told["remaining"], "unknown");
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_not_carried_out_is_told_and_stands() {
+        for (ends, status) in [(Ends::NotLive, 503), (Ends::TimedOut, 504), (Ends::Lies, 504)] {
+            let (api, new, answer) = killed(ends).await;
+            answer.refused(status, "the order stands");
+            let row = row(&api, &new).await;
+            assert_eq!((row.killed, row.end_time), (true, None));
+        }
+    }
+
+    /// Here the answer's future is dropped as soon as the order has gone out.
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_does_not_stop_the_kill() {
+        let api = Api::with(Ends::KilledLater, Exports::Facts).await;
+        let new = new_session();
+        api.book.open_session(new.clone()).await.unwrap();
+        let request = api.request(Method::PUT, &path(&new), Some(&api.admin)).body(Body::from(ORDER)).unwrap();
+        tokio::select! {
+            biased;
+            () = api.killer_called() => {}
+            _ = api.begin(request) => panic!("the kill waits until it is let go"),
+        }
+        api.let_kill_go();
+        let ended = async {
+            while row(&api, &new).await.outcome != Some(Outcome::Killed) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_not_live_is_not_killed() {
+        let api = Api::new().await;
+        let (live, denied) = (new_session(), denied_session());
+        api.book.open_session(live.clone()).await.unwrap();
+        api.book.open_session(denied.clone()).await.unwrap();
+        api.put(&path(&denied), ORDER).await.refused(409, "already ended");
+        let other = NewSession { socket_name: "other".into(), ..live.clone() };
+        api.put(&path(&other), ORDER).await.refused(404, "no such session");
+        let nobody = NewSession { session_id: Uuid::now_v7(), ..live.clone() };
+        api.put(&path(&nobody), ORDER).await.refused(404, "no such session");
+        assert!(!row(&api, &live).await.killed);
+        assert!(!row(&api, &denied).await.killed);
+    }
+
+    #[tokio::test]
+    async fn a_bad_order_is_refused_and_changes_nothing() {
+        let api = Api::new().await;
+        let new = new_session();
+        api.book.open_session(new.clone()).await.unwrap();
+        let too_long = json!({"killed": true, "reason": "é".repeat(501)}).to_string();
+        let table = [
+            ("", "EOF"),
+            ("[]", "the body"),
+            ("{", "EOF"),
+            (r#"{"killed": true}"#, "`reason`"),
+            (r#"{"reason": "x"}"#, "`killed`"),
+            (r#"{"killed": false, "reason": "x"}"#, "`killed` must be true"),
+            (r#"{"killed": "true", "reason": "x"}"#, "boolean"),
+            (r#"{"killed": true, "reason": "  "}"#, "`reason` must have"),
+            (r#"{"killed": true, "reason": "a\u001b[31m"}"#, "control"),
+            (r#"{"killed": true, "reason": "x", "lock": "15m"}"#, "`lock` is not built yet"),
+            (r#"{"killed": true, "reason": "x", "force": 1}"#, "`force`"),
+            (r#"{"killed": true, "reason": "x"} trailing"#, "trailing"),
+            (too_long.as_str(), "`reason` must have 1 to 500"),
+        ];
+        for (body, words) in table {
+            api.put(&path(&new), body.to_owned()).await.refused(400, words);
+        }
+        api.put(&format!("{}?force=1", path(&new)), ORDER).await.refused(400, "`force`");
+        let huge = json!({"killed": true, "reason": "x".repeat(70_000)}).to_string();
+        api.put(&path(&new), huge.clone()).await.refused(413, "too large");
+        let pieces =
+            huge.into_bytes().chunks(1000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect::<Vec<_>>();
+        let streamed = Body::from_stream(futures_util::stream::iter(pieces));
+        api.put(&path(&new), streamed).await.refused(413, "too large");
+        assert!(!row(&api, &new).await.killed);
+        let longest = json!({"killed": true, "reason": "é".repeat(500)}).to_string();
+        assert_eq!(api.put(&path(&new), longest).await.status.as_u16(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_not_waited_for() {
+        let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let refused = super::read(super::Request::new(Body::from_stream(never))).await.unwrap_err();
+        let expected = super::ApiError::new(super::StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        assert_eq!(refused, expected);
+    }
+}

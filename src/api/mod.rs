@@ -1,0 +1,218 @@
+//! The REST API: the session log, replays, and the kill.
+//!
+//! Speaks HTTP and the book, and knows neither sessions nor recordings: what ends a session and what exports a
+//! recording come in as [`Killer`] and [`Replays`]. Everything under `/api/v1`, also what does not exist, is behind the
+//! token, so that nothing can be learned without one.
+
+mod auth;
+pub mod dev_issuer;
+mod error;
+mod health;
+mod kill;
+mod live;
+pub mod pages;
+mod parameters;
+mod replay;
+pub mod server;
+mod sessions;
+#[cfg(test)]
+mod testing;
+
+use std::io;
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::routing::{any, get};
+use axum::{Router, middleware};
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+pub use self::error::ApiError;
+use crate::identity::tokens::Tokens;
+use crate::store::{RecordingRow, Store};
+
+/// What the API works on.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The book.
+    pub store: Store,
+    /// Who may call.
+    pub tokens: Tokens,
+    /// What ends sessions.
+    pub kill: Arc<dyn Killer>,
+    /// What exports recordings.
+    pub recordings: Arc<dyn Replays>,
+}
+
+/// Ends live sessions. The order already stands in the book when this is asked.
+pub trait Killer: Send + Sync + 'static {
+    /// Ends a session, and returns once both connections are down and the row is closed.
+    ///
+    /// Must have a deadline of its own. Dropping the future must not take the order back.
+    fn kill(&self, session: Uuid, by: &str, reason: &str) -> BoxFuture<'static, Result<(), KillError>>;
+}
+
+/// Why a session did not come down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KillError {
+    /// This process does not hold such a session, or no longer.
+    #[error("this gateway does not hold the session")]
+    NotLive,
+    /// It did not come down in time.
+    #[error("the session did not come down in time")]
+    TimedOut,
+}
+
+/// Exports recordings.
+pub trait Replays: Send + Sync + 'static {
+    /// Writes the export into `out`, piece by piece. Blocks; called on a thread where that is allowed.
+    ///
+    /// An error of `out` means that nobody reads any more: give up. `with_input`: include what was typed.
+    fn export(
+        &self,
+        session: Uuid,
+        recording: &RecordingRow,
+        format: Format,
+        with_input: bool,
+        out: &mut dyn io::Write,
+    ) -> Result<(), ReplayError>;
+}
+
+/// What a recording is exported as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// asciicast v2.
+    Cast,
+    /// The recording as it is kept, typed input included.
+    Raw,
+}
+
+/// Why a recording could not be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// Its file is not there.
+    #[error("the recording's file is missing")]
+    Missing,
+    /// It could not be read, or the export not be written.
+    #[error("the recording cannot be read")]
+    Io(#[from] io::Error),
+}
+
+/// The API's routes, with `/healthz`. Everything else is a 404; the caller may merge routes of its own.
+pub fn router(state: ApiState) -> Router {
+    let shared = Shared { api: state, exports: Arc::new(Semaphore::new(EXPORTS)) };
+    let v1 = Router::new()
+        .route("/api/v1/sessions", get(sessions::list))
+        .route("/api/v1/session/{socket_id}/{session_id}", get(sessions::details).put(kill::put))
+        .route("/api/v1/session/{socket_id}/{session_id}/session_log", get(replay::session_log))
+        .route("/api/v1/whoami", get(auth::whoami))
+        // All other paths by name: `nest` would leave `/api/v1/` to the router outside, and so without a token.
+        .route("/api/v1", any(error::not_found))
+        .route("/api/v1/", any(error::not_found))
+        .route("/api/v1/{*rest}", any(error::not_found))
+        .method_not_allowed_fallback(error::method_not_allowed)
+        // Last, so that it is around all of the above.
+        .layer(middleware::from_fn_with_state(shared.clone(), auth::require_token));
+    Router::new()
+        .merge(v1)
+        .route("/healthz", get(health::healthz))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(middleware::map_response(harden))
+        .with_state(shared)
+}
+
+/// [`ApiState`] and what all requests share.
+#[derive(Clone)]
+struct Shared {
+    api: ApiState,
+    /// A permit for each export that runs.
+    exports: Arc<Semaphore>,
+}
+
+/// Answers are nobody's to cache, to guess the type of, or to run: replays hold what attackers wrote.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
+    );
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Exports at once. Each holds a thread and half a megabyte.
+const EXPORTS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::Method;
+    use secrecy::ExposeSecret;
+
+    use super::testing::{Api, path};
+    use crate::identity::tokens::Tokens;
+    use crate::store::testing::{new_session, recording};
+
+    #[tokio::test]
+    async fn every_route_wants_a_token_before_anything_else() {
+        let api = Api::new().await;
+        let new = new_session();
+        api.book.open_session(new.clone()).await.unwrap();
+        api.book.add_recording(new.session_id, recording()).await.unwrap();
+        let expired = Tokens::new(api.book.clone()).issue_admin("old", None, Duration::ZERO).await.unwrap();
+        let wrong = format!("gsa_{}", "A".repeat(43));
+        let session = path(&new);
+        let table = [
+            (Method::GET, "/api/v1/sessions".to_owned(), 200),
+            (Method::HEAD, "/api/v1/sessions".to_owned(), 200),
+            (Method::GET, "/api/v1/sessions?nonsense=1".to_owned(), 400),
+            (Method::GET, session.clone(), 200),
+            (Method::GET, "/api/v1/session/no/uuid".to_owned(), 400),
+            (Method::GET, "/api/v1/session/%ff/x".to_owned(), 400),
+            (Method::GET, format!("{session}/session_log"), 200),
+            (Method::GET, format!("{session}/session_log?input=true"), 200),
+            (Method::PUT, session.clone(), 400),
+            (Method::GET, "/api/v1/whoami".to_owned(), 200),
+            (Method::DELETE, session.clone(), 405),
+            (Method::POST, "/api/v1/sessions".to_owned(), 405),
+            (Method::OPTIONS, "/api/v1/whoami".to_owned(), 405),
+            (Method::GET, "/api/v1".to_owned(), 404),
+            (Method::GET, "/api/v1/".to_owned(), 404),
+            (Method::PUT, "/api/v1".to_owned(), 404),
+            (Method::GET, "/api/v1/no/such/thing".to_owned(), 404),
+            (Method::GET, "/api/v1/sessions/".to_owned(), 404),
+            (Method::GET, "/api/v1/healthz".to_owned(), 404),
+        ];
+        for (method, path, status) in table {
+            for token in [None, Some(""), Some(wrong.as_str()), Some("x"), Some(expired.expose_secret())] {
+                let request = api.request(method.clone(), &path, token).body(Body::empty()).unwrap();
+                let answer = api.send(request).await;
+                assert_eq!(answer.status.as_u16(), 401, "{method} {path} with {token:?}");
+                assert_eq!(answer.header("www-authenticate"), "Bearer");
+            }
+            let request = api.request(method.clone(), &path, Some(&api.admin)).body(Body::empty()).unwrap();
+            assert_eq!(api.send(request).await.status.as_u16(), status, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn outside_the_api_nothing_is_open_but_health() {
+        let api = Api::new().await;
+        for (path, status) in
+            [("/healthz", 200), ("/", 404), ("/api", 404), ("/api/v2/sessions", 404), ("/api/v1x", 404)]
+        {
+            let request = api.request(Method::GET, path, None).body(Body::empty()).unwrap();
+            assert_eq!(api.send(request).await.status.as_u16(), status, "{path}");
+        }
+        let answer = api.send(api.request(Method::POST, "/healthz", None).body(Body::empty()).unwrap()).await;
+        answer.refused(405, "method");
+        assert_eq!(answer.header("allow"), "GET,HEAD");
+    }
+}

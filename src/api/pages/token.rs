@@ -1,0 +1,59 @@
+//! An administrator's API token, shown once. Until `gatescribe login` is built.
+
+use std::net::SocketAddr;
+
+use axum::Form;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::answer::Page;
+use super::sign_in::{Aim, Bare, begin};
+use super::{Shared, guard, view};
+
+pub(super) async fn ask(
+    State(shared): State<Shared>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(session) = shared.browsers.session(&headers) else {
+        let aim = Aim { return_to: "/token".into(), fresh: false, fresh_for: None };
+        return begin(&shared, &headers, client.ip(), aim).await;
+    };
+    match (shared.pages.is_admin)(&session.identity) {
+        true => Page::ok(view::token_question(&session)).into_response(),
+        false => not_an_administrator().into_response(),
+    }
+}
+
+pub(super) async fn issue(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    form: Result<Form<Bare>, FormRejection>,
+) -> Response {
+    let csrf = form.map(|Form(form)| form.csrf).unwrap_or_default();
+    let session = match guard::sender(&shared.browsers, &shared.pages.public_url, &headers, &csrf) {
+        Ok(session) => session,
+        Err(page) => return page.into_response(),
+    };
+    if !(shared.pages.is_admin)(&session.identity) {
+        return not_an_administrator().into_response();
+    }
+    match shared.pages.tokens.issue(&session.identity).await {
+        Ok(issued) => {
+            tracing::info!(email = session.identity.email(), expires = %issued.expires, "an API token was issued");
+            Page::ok(view::token(&issued)).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "an API token could not be issued");
+            let words = "the token could not be made, try again in a minute";
+            Page::failure(StatusCode::SERVICE_UNAVAILABLE, "Not possible now", words).into_response()
+        }
+    }
+}
+
+fn not_an_administrator() -> Page {
+    let words = "only administrators get a token for the API: ask one, or sign out and use another account";
+    Page::failure(StatusCode::FORBIDDEN, "For administrators", words)
+}

@@ -1,0 +1,237 @@
+//! The API over a real book, with stand-ins for what lies in the layers above: a killer and an exporter that do as told.
+//!
+//! Every answer that passes through here is checked for what all answers must have.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use super::{ApiState, Format, KillError, Killer, ReplayError, Replays, router};
+use crate::identity::tokens::Tokens;
+use crate::store::testing::{Book, time};
+use crate::store::{NewSession, Outcome, RecordingRow, Store};
+
+pub(super) struct Api {
+    pub(super) book: Book,
+    pub(super) admin: String,
+    pub(super) exporter: Arc<Exporter>,
+    router: Router,
+    stage: watch::Sender<u8>,
+}
+
+impl Api {
+    pub(super) async fn new() -> Self {
+        Self::with(Ends::Killed, Exports::Facts).await
+    }
+
+    pub(super) async fn with(ends: Ends, exports: Exports) -> Self {
+        let book = Book::new();
+        let tokens = Tokens::new(book.clone());
+        let admin = tokens.issue_admin("tests", Some("admin@example.com"), Duration::from_secs(3600)).await.unwrap();
+        let exporter = Arc::new(Exporter { exports, written: AtomicUsize::new(0) });
+        let stage = watch::Sender::new(0);
+        let kill = Arc::new(Ender { ends, store: book.clone(), stage: stage.clone() });
+        let router = router(ApiState { store: book.clone(), tokens, kill, recordings: Arc::clone(&exporter) as _ });
+        Self { book, admin: admin.expose_secret().to_owned(), exporter, router, stage }
+    }
+
+    /// A GET by the administrator.
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path, Some(&self.admin)).body(Body::empty()).unwrap()).await
+    }
+
+    /// A PUT by the administrator.
+    pub(super) async fn put(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(self.request(Method::PUT, path, Some(&self.admin)).body(body.into()).unwrap()).await
+    }
+
+    /// Returns once the killer was called ([`Ends::KilledLater`]).
+    pub(super) async fn killer_called(&self) {
+        self.stage.subscribe().wait_for(|stage| *stage >= 1).await.unwrap();
+    }
+
+    pub(super) fn let_kill_go(&self) {
+        self.stage.send_replace(2);
+    }
+
+    pub(super) fn request(&self, method: Method, path: &str, token: Option<&str>) -> axum::http::request::Builder {
+        let request = Request::builder().method(method).uri(path);
+        match token {
+            Some(token) => request.header("x-access-token", token),
+            None => request,
+        }
+    }
+
+    /// The answer before its body is read.
+    pub(super) async fn begin(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let head = request.method() == Method::HEAD;
+        let response = self.begin(request).await;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+        let answer = Answer { status, headers, body: body.map(Vec::from).map_err(|error| error.to_string()) };
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        if !status.is_success() && !head {
+            let words = answer.json()["error_message"].as_str().unwrap().to_owned();
+            assert!(!words.is_empty());
+            assert_eq!(answer.json(), json!({"error_message": words, "status_code": status.as_u16()}));
+            assert_eq!(answer.header("content-type"), "application/json");
+        }
+        answer
+    }
+}
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// An error when the connection was broken off.
+    pub(super) body: Result<Vec<u8>, String>,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(self.body.as_ref().unwrap()).unwrap()
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub(super) fn refused(&self, status: u16, words: &str) {
+        let message = self.json()["error_message"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(self.status.as_u16(), status, "{message}");
+        assert!(message.contains(words), "`{message}` does not say `{words}`");
+    }
+}
+
+/// `/api/v1/session/{socket_id}/{session_id}`.
+pub(super) fn path(new: &NewSession) -> String {
+    format!("/api/v1/session/{}/{}", crate::store::testing::socket_id(new), new.session_id)
+}
+
+/// What a session does when it is told to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    Killed,
+    /// The same, once [`Api::let_kill_go`] is called.
+    KilledLater,
+    /// It had just come to its own end.
+    Alone,
+    /// No session here.
+    NotLive,
+    TimedOut,
+    /// Says that it is down, but its row is not closed.
+    Lies,
+}
+
+struct Ender {
+    ends: Ends,
+    store: Store,
+    /// 0: not called; 1: called; 2: may go on.
+    stage: watch::Sender<u8>,
+}
+
+impl Killer for Ender {
+    fn kill(&self, session: Uuid, by: &str, reason: &str) -> BoxFuture<'static, Result<(), KillError>> {
+        let (store, ends, by, reason) = (self.store.clone(), self.ends, by.to_owned(), reason.to_owned());
+        let stage = self.stage.clone();
+        async move {
+            if ends == Ends::KilledLater {
+                stage.send_replace(1);
+                stage.subscribe().wait_for(|stage| *stage == 2).await.unwrap();
+            }
+            let end = time("2026-03-01T11:00:00Z");
+            match ends {
+                Ends::Killed | Ends::KilledLater => {
+                    let reason = format!("{reason} (by {by})");
+                    store.close_session(session, end, Outcome::Killed, reason, Some("none".into())).await.unwrap();
+                    Ok(())
+                }
+                Ends::Alone => {
+                    store.close_session(session, end, Outcome::ClientGone, "gone".into(), None).await.unwrap();
+                    Err(KillError::NotLive)
+                }
+                Ends::NotLive => Err(KillError::NotLive),
+                Ends::TimedOut => Err(KillError::TimedOut),
+                Ends::Lies => Ok(()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What an export gives.
+pub(super) enum Exports {
+    /// What was asked for, in words.
+    Facts,
+    Nothing,
+    Missing,
+    /// This many bytes.
+    Bytes(usize),
+    /// A failure after this many bytes.
+    FailsAfter(usize),
+    PanicsAfter(usize),
+}
+
+pub(super) struct Exporter {
+    exports: Exports,
+    written: AtomicUsize,
+}
+
+impl Exporter {
+    pub(super) fn written(&self) -> usize {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    fn fill(&self, bytes: usize, out: &mut dyn io::Write) -> io::Result<()> {
+        for _ in 0..bytes / 1024 {
+            out.write_all(&[b'x'; 1024])?;
+            self.written.fetch_add(1024, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+impl Replays for Exporter {
+    fn export(
+        &self,
+        session: Uuid,
+        recording: &RecordingRow,
+        format: Format,
+        with_input: bool,
+        out: &mut dyn io::Write,
+    ) -> Result<(), ReplayError> {
+        match self.exports {
+            Exports::Facts => write!(out, "{session} {} {format:?} {with_input}", recording.recording_id)?,
+            Exports::Nothing => {}
+            Exports::Missing => return Err(ReplayError::Missing),
+            Exports::Bytes(bytes) => self.fill(bytes, out)?,
+            Exports::FailsAfter(bytes) => {
+                self.fill(bytes, out)?;
+                return Err(io::Error::other("the disk is gone").into());
+            }
+            Exports::PanicsAfter(bytes) => {
+                self.fill(bytes, out)?;
+                panic!("on purpose");
+            }
+        }
+        Ok(())
+    }
+}
