@@ -1,0 +1,233 @@
+//! `gatescribe demo`: the whole product on this machine with nothing configured. Loopback only, because its people have
+//! no passwords and its shell is that of whoever started it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+
+use super::fail;
+use super::serve::{block_on, until_told};
+use crate::api::dev_issuer::{ApproveAs, DevIssuer};
+use crate::config::{self, Config, LogFormat, Origin};
+use crate::gateway::{Approver, Gateway, GatewayError, Listeners};
+use crate::identity::dev_issuer::PEOPLE;
+use crate::policy::{Effect, ExecPattern, ExecRight, Policies, Rule, SocketMatch, SshRights, Who};
+use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
+use crate::telemetry;
+
+/// How long a sign-in and the demo's API token count.
+const SIGN_IN: Duration = Duration::from_secs(12 * 3600);
+const TOKEN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Arguments of `gatescribe demo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: gatescribe demo --approve-as alice")]
+pub struct Args {
+    /// Where everything is kept [default: ~/.local/share/gatescribe/demo]
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Where browsers and the API connect
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    https: SocketAddr,
+    /// Where ssh connects
+    #[arg(long, default_value = "127.0.0.1:2222")]
+    ssh: SocketAddr,
+    /// Sign link requests in as this person, without a browser (alice, bob or admin)
+    #[arg(long, value_name = "USER")]
+    approve_as: Option<String>,
+}
+
+/// Runs the demo until it is told to stop.
+pub fn run(args: Args) -> ExitCode {
+    if let Err(wrong) = check(&args) {
+        eprintln!("gatescribe: {wrong}");
+        return ExitCode::from(2);
+    }
+    if let Err(error) = telemetry::init(LogFormat::Text, "warn") {
+        return fail(&error);
+    }
+    match block_on(demo(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn check(args: &Args) -> Result<(), String> {
+    for (name, address) in [("--https", args.https), ("--ssh", args.ssh)] {
+        if !address.ip().is_loopback() {
+            return Err(format!("{name} {address}: the demo listens on loopback addresses only, as 127.0.0.1:8443"));
+        }
+    }
+    match &args.approve_as {
+        Some(name) if !PEOPLE.iter().any(|person| person.nickname == name) => {
+            let names: Vec<&str> = PEOPLE.iter().map(|person| person.nickname).collect();
+            Err(format!("--approve-as {name}: the demo's people are {}", names.join(", ")))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn demo(args: Args) -> Result<(), GatewayError> {
+    let data = data_dir(args.data)?;
+    let mut config = demo_config(data.clone(), args.https, args.ssh);
+    let listeners = Listeners::bind(&mut config).await?;
+    let (https, ssh) = (listeners.https_address, listeners.ssh_address);
+    config.gateway.public_url.port = https.port();
+    let issuer_listener = TcpListener::bind("127.0.0.1:0").await.map_err(at("the development issuer"))?;
+    let redirect = Gateway::redirect_uri(&config)?;
+    let issuer = DevIssuer::start(issuer_listener, &redirect)
+        .map_err(|error| GatewayError::Io { what: "the development issuer".into(), error: io::Error::other(error) })?;
+    config.oidc = oidc(issuer.settings(redirect, SIGN_IN));
+    let approver =
+        args.approve_as.clone().map(|name| -> Approver { Box::new(move |oidc| Arc::new(ApproveAs::new(oidc, name))) });
+    let gateway = Gateway::build(config, listeners, approver).await?;
+    let token = gateway.tokens.issue_admin("demo", None, TOKEN).await;
+    let token =
+        token.map_err(|error| GatewayError::Io { what: "admin.token".into(), error: io::Error::other(error) })?;
+    write_private(&data.join("admin.token"), token.expose_secret()).map_err(at("admin.token"))?;
+    let stop = until_told()?;
+    greet(&data, https, ssh, args.approve_as.as_deref()).map_err(at("standard output"))?;
+    gateway.run(stop).await;
+    Ok(())
+}
+
+fn greet(data: &Path, https: SocketAddr, ssh: SocketAddr, approve_as: Option<&str>) -> io::Result<()> {
+    let data = data.display();
+    let port = https.port();
+    let mut out = io::stdout().lock();
+    writeln!(out, "Gatescribe demo, kept in {data}\n")?;
+    writeln!(out, "Open a recorded shell on this machine:\n")?;
+    writeln!(out, "    ssh -p {} shell@{}\n", ssh.port(), ssh.ip())?;
+    match approve_as {
+        Some(name) => writeln!(out, "Every link is signed in as {name}, without a browser.\n")?,
+        None => {
+            writeln!(
+                out,
+                "It shows a link; open it in a browser and sign in as one of these (the browser will warn of"
+            )?;
+            writeln!(out, "the demo's own certificate authority, {data}/ca.pem):\n")?;
+            for person in &PEOPLE {
+                writeln!(out, "    {:<6} {}", person.nickname, person.groups.join(", "))?;
+            }
+            writeln!(out)?;
+        }
+    }
+    writeln!(out, "List the sessions, replay the newest, and end it:\n")?;
+    writeln!(out, "    API=https://localhost:{port}/api/v1")?;
+    writeln!(
+        out,
+        "    call() {{ curl -sS --cacert {data}/ca.pem -H \"x-access-token: $(cat {data}/admin.token)\" \"$@\"; }}"
+    )?;
+    writeln!(out, "    call \"$API/sessions\" | jq")?;
+    writeln!(
+        out,
+        "    ID=$(call \"$API/sessions?page_size=1\" | jq -r '.session_logs[0] | .socket_id + \"/\" + .session_id')"
+    )?;
+    writeln!(out, "    call \"$API/session/$ID/session_log\" > session.cast      # play it with asciinema")?;
+    writeln!(
+        out,
+        "    call -X PUT \"$API/session/$ID\" -d '{{\"killed\": true, \"reason\": \"wrong server\"}}' | jq\n"
+    )?;
+    writeln!(out, "Ctrl-C ends the demo.\n")?;
+    writeln!(out, "ready")?;
+    out.flush()
+}
+
+fn demo_config(data_dir: PathBuf, https: SocketAddr, ssh: SocketAddr) -> Config {
+    let public_url = Origin { host: "localhost".into(), port: https.port() };
+    Config {
+        file: PathBuf::from("demo"),
+        gateway: config::Gateway { domain: "localhost".into(), public_url, data_dir },
+        listen: config::Listen { https, ssh },
+        tls: None,
+        oidc: config::Oidc {
+            issuer: String::new(),
+            client_id: String::new(),
+            client_secret: String::new().into(),
+            groups_claim: "groups".into(),
+            session_lifetime: SIGN_IN,
+        },
+        roles: config::Roles { admin: vec!["security".into()] },
+        sign_in: config::SignIn::default(),
+        recording: config::Recording::default(),
+        limits: config::Limits { connections_per_address: 2000, ..Default::default() },
+        log: config::Log::default(),
+        sockets: vec![shell()],
+        policies: policies(),
+        warnings: Vec::new(),
+    }
+}
+
+fn shell() -> Socket {
+    let username = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "me".into());
+    Socket {
+        name: "shell".into(),
+        protocol: Protocol::Ssh,
+        tags: [("env".to_owned(), "demo".to_owned())].into(),
+        record: true,
+        on_failure: OnFailure::EndSession,
+        notice: None,
+        listen: None,
+        links: true,
+        upstream: UpstreamSpec::Shell { username },
+    }
+}
+
+/// Engineers and security get a shell; contractors may look at the clock.
+fn policies() -> Policies {
+    let rule = |name: &str, groups: &[&str], ssh| Rule {
+        name: name.into(),
+        effect: Effect::Allow,
+        sockets: SocketMatch { names: vec!["shell".into()] },
+        who: Who { emails: Vec::new(), groups: groups.iter().map(|group| (*group).to_owned()).collect() },
+        ssh: Some(ssh),
+    };
+    let little = ["date", "uptime", "whoami"].into_iter().filter_map(|command| ExecPattern::parse(command).ok());
+    let few = SshRights::Some { shell: false, exec: ExecRight::Patterns(little.collect()), logins: Vec::new() };
+    Policies {
+        rules: vec![
+            rule("engineers", &["engineering", "security"], SshRights::All),
+            rule("contractors", &["contractors"], few),
+        ],
+    }
+}
+
+fn oidc(settings: crate::identity::oidc::OidcSettings) -> config::Oidc {
+    config::Oidc {
+        issuer: settings.issuer,
+        client_id: settings.client_id,
+        client_secret: settings.client_secret.unwrap_or_default(),
+        groups_claim: settings.groups_claim,
+        session_lifetime: settings.session_lifetime,
+    }
+}
+
+fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, GatewayError> {
+    let home = || {
+        std::env::var_os("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(std::env::home_dir()?.join(".local/share")))
+    };
+    let data = given
+        .or_else(|| Some(home()?.join("gatescribe/demo")))
+        .ok_or_else(|| at("--data")(io::Error::other("there is no home directory; name a directory")))?;
+    std::path::absolute(data).map_err(at("--data"))
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")
+}
+
+fn at(what: &'static str) -> impl FnOnce(io::Error) -> GatewayError {
+    move |error| GatewayError::Io { what: what.into(), error }
+}
