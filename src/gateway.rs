@@ -91,8 +91,6 @@ pub struct Gateway {
     _lock: File,
     /// Who may call the API.
     pub tokens: Tokens,
-    /// The gateway's own CA, in PEM.
-    pub ca_pem: String,
 }
 
 impl Listeners {
@@ -162,10 +160,9 @@ impl Gateway {
             Some(tls) => x509_ca::server_config_from(tls.certificates.clone(), tls.key.clone_key())?,
             None => ca.server_config(&names(&config, &listeners))?,
         };
-        let ca_pem = ca.pem().to_owned();
         let stop = CancellationToken::new();
         let https = Https::new(tls, router, stop.clone());
-        Ok(Self { config, listeners, front: Arc::new(front), sessions, oidc, https, stop, _lock: lock, tokens, ca_pem })
+        Ok(Self { config, listeners, front: Arc::new(front), sessions, oidc, https, stop, _lock: lock, tokens })
     }
 
     /// Where the provider sends browsers back to.

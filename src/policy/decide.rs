@@ -136,11 +136,6 @@ impl Grant {
         &self.action
     }
 
-    /// What was allowed, for what does it.
-    pub fn into_action(self) -> Action {
-        self.action
-    }
-
     /// By which rule.
     pub fn rule(&self) -> &str {
         &self.rule

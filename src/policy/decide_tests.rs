@@ -234,7 +234,7 @@ fn a_patterned_exec_is_marked() {
         let grant = grant(rights);
         assert!(!grant.patterned());
         assert!(env.iter().all(|name| grant.keeps_env(name)));
-        assert_eq!(grant.into_action(), exec("uptime"));
+        assert_eq!(grant.action(), &exec("uptime"));
     }
 }
 

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use cut::Cut;
@@ -140,11 +139,6 @@ impl Session {
     /// Waits until the session is ordered to end. Cancel safe.
     pub async fn until_ending(&self) {
         self.live.ending.cancelled().await;
-    }
-
-    /// A token that is cancelled once the session is ordered to end.
-    pub fn ending(&self) -> &CancellationToken {
-        &self.live.ending
     }
 
     /// Cuts what still lives of the connection and closes the row, on the gateway's time: the caller may go away.
