@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Store;
-use super::values::{Json, Time, Word};
+use super::values::{Id, Json, Time, Word};
 use crate::identity::Identity;
 use crate::store::{NewToken, StoreError, TokenRow};
 
@@ -43,10 +43,12 @@ impl Store {
         self.writes
             .call(move |db| {
                 let mut add = db.prepare_cached(
-                    "INSERT INTO tokens (hash, label, email, role, created, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT INTO tokens (hash, token_id, label, email, scopes, networks, created, expires)
+                     VALUES (?1, ?2, ?3, ?4, json_array(?5), '[]', ?6, ?7)",
                 )?;
                 let (created, expires) = (Time(token.created), Time(token.expires));
-                add.execute(params![token.hash, token.label, token.email, Word(token.role), created, expires])?;
+                let id = Id(uuid::Uuid::now_v7());
+                add.execute(params![token.hash, id, token.label, token.email, Word(token.role), created, expires])?;
                 Ok(())
             })
             .await
@@ -74,8 +76,9 @@ impl Store {
 }
 
 fn token(db: &Connection, hash: &[u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-    let mut find =
-        db.prepare_cached("SELECT label, email, role, created, expires, last_used FROM tokens WHERE hash = ?1")?;
+    let mut find = db.prepare_cached(
+        "SELECT label, email, scopes ->> 0 AS role, created, expires, last_used FROM tokens WHERE hash = ?1",
+    )?;
     let found = find.query_row([hash], |row| {
         Ok(TokenRow {
             label: row.get("label")?,
