@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use gatescribe::record::keys::{Keys, RecordingKey};
 use gatescribe::record::observation::{Direction, What};
 use gatescribe::record::{Budget, Durability, Ending, NewRecording, Recordings, Settings, default_spool};
 use gatescribe::socket::OnFailure;
@@ -31,6 +32,7 @@ fn main() -> Result<(), Failed> {
         keep_free: 0,
         flush_after: Duration::from_secs(3600),
         gateway: Uuid::nil(),
+        keys: Keys::new(RecordingKey::random()?, Vec::new()),
     };
     let recordings = Recordings::open(settings)?;
     println!("{:>8} {:>6} {:>24} {:>24}", "record", "data", "burst (into the spool)", "bulk (300 MB, drained)");

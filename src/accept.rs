@@ -3,18 +3,26 @@
 //! It backs off when the system has no descriptors left, holds each address to its share, gives every connection a
 //! span and a task of its own, and counts those that ended before anybody was known: they write no rows, so that a
 //! stranger cannot fill the book.
+//!
+//! From trusted networks a PROXY protocol header is required, and the address that it names is the client's from there
+//! on, for limits too; from all others none is looked for, so nobody can claim an address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+
+use crate::address::customer;
+use crate::proxy_protocol::{self, HeaderError, Said};
+use crate::telemetry::Metrics;
 
 /// Pauses after failed accepts: from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -23,8 +31,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often connections that ended before anybody was known are told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// Connections that may wait for their PROXY protocol header at once.
+const HEADERS: usize = 4096;
+
 /// Addresses that are counted apart between two tellings; the rest counts together.
 const COUNTED_ADDRESSES: usize = 10_000;
+
+/// The two ends of a connection, as the client has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Where the client is.
+    pub client: SocketAddr,
+    /// The address that the client reached: the gateway's, or that of the balancer before it.
+    pub reached: SocketAddr,
+}
 
 /// Whether anybody became known on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +65,28 @@ pub struct Doors {
 struct Shared {
     total: Arc<Semaphore>,
     per_address: usize,
+    /// Networks whose PROXY protocol header is believed.
+    believed: Vec<IpNet>,
+    /// A permit for each connection whose header has not come yet.
+    headers: Arc<Semaphore>,
+    metrics: Metrics,
     open: Mutex<HashMap<IpAddr, usize>>,
     nobodies: Mutex<HashMap<IpAddr, u64>>,
 }
 
 impl Doors {
     /// Doors through which `total` connections may be open, and from one address (an IPv6 /64 counts as one)
-    /// `per_address`.
-    pub fn new(total: usize, per_address: usize) -> Self {
-        let total = Arc::new(Semaphore::new(total));
-        let shared = Shared { total, per_address, open: Mutex::default(), nobodies: Mutex::default() };
+    /// `per_address`. From `believed` networks a PROXY protocol header is required.
+    pub fn new(total: usize, per_address: usize, believed: Vec<IpNet>, metrics: Metrics) -> Self {
+        let shared = Shared {
+            total: Arc::new(Semaphore::new(total)),
+            per_address,
+            believed,
+            headers: Arc::new(Semaphore::new(total.min(HEADERS))),
+            metrics,
+            open: Mutex::default(),
+            nobodies: Mutex::default(),
+        };
         Self { shared: Arc::new(shared), tasks: TaskTracker::new() }
     }
 
@@ -66,9 +98,10 @@ impl Doors {
     /// Accepts until `stop`. Each connection runs `serve` in a task of its own.
     pub async fn accept<F, S>(&self, name: &'static str, listener: TcpListener, stop: CancellationToken, serve: F)
     where
-        F: Fn(TcpStream, SocketAddr) -> S,
+        F: Fn(TcpStream, Ends) -> S + Send + Sync + 'static,
         S: Future<Output = Served> + Send + 'static,
     {
+        let serve = Arc::new(serve);
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
@@ -77,9 +110,9 @@ impl Doors {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, client)) => {
+                Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
-                    self.admit(name, stream, client, &serve);
+                    self.admit(name, stream, peer, serve.clone());
                 }
                 Err(error) => {
                     // Out of descriptors or memory, or a connection that died in the queue: going on at once would spin.
@@ -109,29 +142,74 @@ impl Doors {
         }
     }
 
-    fn admit<F, S>(&self, name: &'static str, stream: TcpStream, client: SocketAddr, serve: &F)
+    fn admit<F, S>(&self, name: &'static str, stream: TcpStream, peer: SocketAddr, serve: Arc<F>)
     where
-        F: Fn(TcpStream, SocketAddr) -> S,
+        F: Fn(TcpStream, Ends) -> S + Send + Sync + 'static,
         S: Future<Output = Served> + Send + 'static,
     {
-        let address = place(client.ip());
-        let (Ok(place), Some(open)) = (self.shared.total.clone().try_acquire_owned(), self.enter(address)) else {
-            tracing::debug!(%client, "too many connections");
-            return self.nobody(address);
+        let Ok(total) = self.shared.total.clone().try_acquire_owned() else {
+            return self.turn_away(name, peer);
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            return tracing::debug!(%client, %error, "the connection died while it was accepted");
-        }
-        let span = tracing::info_span!("connection", listener = name, %client);
-        let served = serve(stream, client);
-        let doors = self.clone();
-        let task = async move {
-            let _places = (place, open);
-            if served.await == Served::Nobody {
-                doors.nobody(address);
+        let ends = match (stream.set_nodelay(true), stream.local_addr()) {
+            (Ok(()), Ok(reached)) => Ends { client: peer, reached },
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::debug!(client = %peer, %error, "the connection died while it was accepted");
             }
         };
-        self.tasks.spawn(task.instrument(span));
+        let doors = self.clone();
+        if !self.shared.believes(peer.ip()) {
+            let Some(open) = self.enter(customer(peer.ip())) else { return self.turn_away(name, peer) };
+            let span = tracing::info_span!("connection", listener = name, client = %ends.client);
+            self.tasks.spawn(doors.serve(name, (total, open), stream, ends, serve).instrument(span));
+            return;
+        }
+        // The balancer's own address has no share: all its clients would have to fit into it.
+        let Ok(waiting) = self.shared.headers.clone().try_acquire_owned() else { return self.turn_away(name, peer) };
+        self.tasks.spawn(async move {
+            let mut stream = stream;
+            let Some(ends) = doors.introduced(name, &mut stream, ends).await else { return };
+            drop(waiting);
+            let Some(open) = doors.enter(customer(ends.client.ip())) else { return doors.turn_away(name, ends.client) };
+            let span = tracing::info_span!("connection", listener = name, client = %ends.client, via = %peer);
+            doors.serve(name, (total, open), stream, ends, serve).instrument(span).await;
+        });
+    }
+
+    async fn serve<F, S>(
+        self,
+        name: &'static str,
+        _places: (OwnedSemaphorePermit, Open),
+        stream: TcpStream,
+        ends: Ends,
+        serve: Arc<F>,
+    ) where
+        F: Fn(TcpStream, Ends) -> S,
+        S: Future<Output = Served>,
+    {
+        let _counted = self.shared.metrics.connection(name);
+        if serve(stream, ends).await == Served::Nobody {
+            self.nobody(name, customer(ends.client.ip()));
+        }
+    }
+
+    /// Who a balancer says is there. `None`: nobody, and that is noted.
+    async fn introduced(&self, name: &'static str, stream: &mut TcpStream, ends: Ends) -> Option<Ends> {
+        match proxy_protocol::read(stream).await {
+            Ok(Said::Proxied { client, reached }) => Some(Ends { client, reached }),
+            Ok(Said::Itself) => Some(ends),
+            Err(HeaderError::Silent) => None,
+            Err(error) => {
+                tracing::debug!(peer = %ends.client, %error, "closed a connection of a trusted balancer");
+                self.nobody(name, customer(ends.client.ip()));
+                None
+            }
+        }
+    }
+
+    fn turn_away(&self, name: &'static str, client: SocketAddr) {
+        tracing::debug!(%client, "too many connections");
+        self.shared.metrics.turned_away(name);
+        self.nobody(name, customer(client.ip()));
     }
 
     fn enter(&self, address: IpAddr) -> Option<Open> {
@@ -144,13 +222,21 @@ impl Doors {
         Some(Open { doors: self.clone(), address })
     }
 
-    fn nobody(&self, address: IpAddr) {
+    fn nobody(&self, name: &'static str, address: IpAddr) {
+        self.shared.metrics.unidentified(name);
         let mut nobodies = lock(&self.shared.nobodies);
         let address = match nobodies.len() < COUNTED_ADDRESSES || nobodies.contains_key(&address) {
             true => address,
             false => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         *nobodies.entry(address).or_default() += 1;
+    }
+}
+
+impl Shared {
+    fn believes(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.believed.iter().any(|network| network.contains(&peer))
     }
 }
 
@@ -172,14 +258,6 @@ impl Drop for Open {
     }
 }
 
-/// The address that counts: of IPv6 the /64, which is what one customer gets.
-fn place(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -192,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_gets_its_share_and_its_places_back() {
-        let doors = Doors::new(100, 2);
+        let doors = Doors::new(100, 2, Vec::new(), Metrics::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -218,13 +296,5 @@ mod tests {
         assert_eq!(lock(&doors.shared.nobodies).values().sum::<u64>(), 2);
         stop.cancel();
         running.await.unwrap();
-    }
-
-    #[test]
-    fn an_ipv6_customer_is_one_place() {
-        let one = place("2001:db8:1:2:3::1".parse().unwrap());
-        assert_eq!(one, place("2001:db8:1:2:ffff::9".parse().unwrap()));
-        assert_ne!(one, place("2001:db8:1:3::1".parse().unwrap()));
-        assert_eq!(place("::ffff:192.0.2.1".parse().unwrap()), place("192.0.2.1".parse().unwrap()));
     }
 }

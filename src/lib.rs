@@ -13,29 +13,43 @@
 //! ```text
 //! src/
 //!   main.rs        parses arguments, runs, exits
-//!   cli/           one file per command: demo, serve, config; shell_keeper is for the gateway itself
+//!   cli/           one file per command: demo, serve, config, verify; shell_keeper is for the gateway itself. For people:
+//!                  login/, logout, status, token, ssh_config, sessions/; they share client (the API), profile (what a
+//!                  sign-in left in files), agent, stage and terminal_filter (the terminal), escape (what may be printed)
 //!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places
-//!   gateway.rs     builds everything, binds, recovers, runs, drains; the only file that knows all others
+//!   gateway/       builds everything, runs, drains; the only module that knows all others. listeners, handover (upgrades),
+//!                  processes (several on one book), control (the wire between them), notify (the service manager)
+//!   address.rs     which addresses count as one
 //!   accept.rs      the accept loop: back-off, limits per address, a span and a task for each connection
-//!   telemetry.rs   the gateway's own log
+//!   proxy_protocol.rs  what a trusted load balancer says about the client
+//!   telemetry/     what the gateway tells about itself: log, metrics (every name), traces
+//!   geo/           address -> country and city, from database files that are read again when they change
 //!   error.rs       what may be shown to a user, and whose fault it was
+//!   files.rs       files that are there whole or not at all
 //!   socket.rs      a socket as plain data
-//!   identity/      who: the type; oidc (the provider's client), link (sign-in by link and digits), tokens (of the API),
-//!                  x509_ca (certificates for HTTPS), random, dev_issuer (a small provider for demo and tests)
+//!   identity/      who: the type; oidc (the provider's client), link (sign-in by link and digits), grants (codes for the
+//!                  command line), sign_ins (what `gatescribe login` begins, issues and revokes), ssh_ca and x509_ca (the
+//!                  authorities), tokens (of the API; scopes, roles), approval (who agreed in a browser,
+//!                  and was not revoked since), random, dev_issuer (a provider for demo and tests)
 //!   policy/        may they: rules, exec patterns, decide() -> Permit, Permit::check() -> Grant
 //!   session/       registry (open, kill, drain, close), recording (a channel's tap and row), end (why it ended),
 //!                  kill and cut (streams that die with their line), flow (how much a channel may hold)
+//!   keeping.rs     housekeeping: what has been kept for long enough goes, files first
 //!   store/         the book: rows as the API tells them; sqlite/ with one writing thread
-//!   record/        observation, codec and container (the format), spool and writer (safe before forwarded), drain (spool
-//!                  to container), file, reader, recover (after a crash), export/ (asciicast)
+//!   record/        observation, codec and container (the format), crypt and keys (always encrypted), spool and writer (safe
+//!                  before forwarded), drain (spool to container), file, reader, follow (at a live recording's end), verify,
+//!                  recover (after a crash), remove, export/ (cast and cast3 for players, text/ for people, on screen, an
+//!                  emulated terminal; escape)
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in, handler (what russh calls), connection, channel, relay
-//!   api/           REST: sessions, replay, kill, health; pages/ (sign-in, tokens); live (what they act on); HTTPS
+//!   api/           REST: sessions, replay, watch/ (a live one), kill, tokens, credentials, health, metrics, log; auth (who
+//!                  may do what to whom), openapi (generated); oauth/ (for the command line), pages/ (sign-in, tokens);
+//!                  live (what they act on); HTTPS
 //! config/          gatescribe.toml: every key, commented; a test parses it
 //! certs/           how clients trust the gateway
 //! examples/        programs with one idea each, and a first deployment step by step
 //! tests/           run (everything), it/ (real servers and clients), golden/ (every format version), fuzz/
-//! benches/         direct, `ssh -J` and through the gateway, in turn in one run
+//! benches/         compare: direct, `ssh -J` and through the gateway, in turn in one run; load, size, spool, and the soak
 //! ```
 //!
 //! # Imports point down
@@ -45,13 +59,13 @@
 //! ```text
 //! 8  main, cli
 //! 7  gateway
-//! 6  api, accept
+//! 6  api, accept, proxy_protocol
 //! 5  proto
 //! 4  upstream
-//! 3  session
-//! 2  store, record, identity/*, config, telemetry
-//! 1  policy, record/{codec,container,export,observation}        pure
-//! 0  identity (the type), socket, error
+//! 3  session, keeping
+//! 2  store, record, identity/*, config, geo, telemetry, files
+//! 1  policy, record/{codec,container,export,observation}        pure; record/crypt draws random numbers
+//! 0  identity (the type), socket, error, address
 //! ```
 //!
 //! # Decisions and their reasons
@@ -68,7 +82,9 @@
 //! 6. **What happened is kept, exports are made.** The container holds observations: bytes as they were on the wire, and
 //!    the facts that are no bytes (resize, signal, exit status). A cast is made from them when somebody asks.
 //! 7. **One format with room.** Frames are chained by BLAKE3, unknown ones are stepped over, and the header has slots
-//!    for keys and signatures. Readers take recordings for hostile: every length has a cap.
+//!    for keys and signatures. Readers take recordings for hostile: every length has a cap. Spool and container are
+//!    always encrypted, each recording with a key of its own; the chain runs over what is stored, so that checking it
+//!    needs no key.
 //! 8. **A kill cuts bytes.** russh keeps its stream when its future is dropped, and a disconnect waits behind a client
 //!    that does not read. So TCP streams sit in a `Cut` on a `KillLine`; the protocol's goodbye is a courtesy with a
 //!    limit of a second. Lines form a tree, because one connection may come to carry several sessions.
@@ -80,13 +96,22 @@
 //!     one loop per connection stands still for a slow channel (`session/flow.rs` says why it must not wait for good).
 //! 12. **Strangers write no rows.** What ends before an identity is known is counted by address and minute in the log; a
 //!     known person who is refused is a row.
+//! 13. **A client's address is its own, or a named balancer's word.** A PROXY protocol header is required from the
+//!     networks that the configuration names and looked for from nobody else; what HTTP headers say is never asked.
+//! 14. **Telemetry never makes anybody wait.** Counting is an atomic addition, spans go into a queue with a bound, and what
+//!     finds it full is dropped and counted. Labels come from fixed sets, so that clients cannot make series.
+//! 15. **An upgrade drops nothing.** A new process takes the listening sockets and the lock, the old one serves what it
+//!     has (`gateway/handover.rs` draws it). Who lives is told by locked files, whose session is by its row, so anything
+//!     that is open is closed by somebody. Old and new share one book and one spool directory: a migration only adds
+//!     to what the version before uses.
 //!
 //! # One SSH connection through the files
-//! 1. `cli/serve.rs` loads a configuration; `gateway.rs` binds, builds and calls `accept.rs`, which gives the connection
+//! 1. `cli/serve.rs` loads a configuration; `gateway/` binds (`listeners`), builds (`build`) and calls `accept.rs` (`run`), which gives the connection
 //!    its place, span and task.
 //! 2. `proto/ssh/mod.rs` `serve`: peeks at the client's greeting, puts the stream into a `Cut`, hands it to russh, and
 //!    waits for its end or an order to end.
-//! 3. `proto/ssh/sign_in.rs`: a remembered key, or a link from `identity/link`. The browser goes through
+//! 3. `proto/ssh/sign_in.rs`: a certificate (`identity/ssh_ca.rs` looks at it, `identity/sign_ins` asks the book), a
+//!    remembered key, or a link from `identity/link`. The browser goes through
 //!    `api/pages/link.rs` and `sign_in.rs` to the provider (`identity/oidc`), approves, and shows the digits that the
 //!    terminal asks for.
 //! 4. `session/registry.rs` `open`: enrols, asks `policy/decide.rs`, writes the row. `proto/ssh/connection.rs` dials at
@@ -97,26 +122,45 @@
 //! 7. The program ends: status, end of file, close, in order. `record/drain.rs` seals. When the connection ends, `finish`
 //!    cuts what is left and the registry closes the row.
 //!
+//! # One `gatescribe login`
+//! `api/pages/authorize.rs` asks in the browser and sends a code (`identity/grants`) to the loopback address where the
+//! program waits. It brings the code and its verifier to `api/oauth`, which begins a sign-in (`identity/sign_ins`): a row,
+//! and a token that ends with it. With the token, `api/credentials.rs` certifies the program's keys. A serial number stands
+//! in the book before its certificate leaves, so that one revocation ends all of it.
+//!
 //! # One kill
 //! `api/kill.rs` writes the order into the row (`store/sqlite/sessions.rs`), then asks `session/registry.rs`, which sets
 //! the reason and the level. Each `relay.rs` records the words, tells them to its terminal, and ends what it started.
 //! `serve` says SSH's goodbye, a second at most, and cuts the line: both `Cut` streams fail at once and are reset. The
-//! row is closed with what may remain upstream, and the API answers it.
+//! row is closed with what may remain upstream, and the API answers it. A session that an older process holds is found
+//! by its row: `gateway/processes.rs` tells that process, which also looks for orders in the book every second.
 //!
 //! # One replay
-//! `api/replay.rs` checks the token's scope, finds the row, and starts an export on a thread that may block
+//! `api/replay.rs` finds the row of somebody whom the caller may read (`api/auth.rs`), and starts an export on a thread that may block
 //! (`api/live.rs`). `record/reader.rs` gives observations in order, checking the chain as it goes: the container's first,
-//! then, of a live recording, the spool's. `record/export/cast.rs` makes lines of them, and a short queue carries them
-//! out, so that a slow reader slows the export and memory stays flat.
+//! then, of a live recording, the spool's. `record/export/cast.rs` (`cast3.rs`, `text/`) makes lines of them, and a short
+//! queue carries them out, so that a slow reader slows the export and memory stays flat.
+//!
+//! # One watcher
+//! `api/watch/mod.rs` checks who and from which page, writes the event, and turns the connection into a WebSocket.
+//! `watch/hub.rs` has one follower for the recording (`record/follow.rs`), which the writer bumps while there is one.
+//! What it reads becomes events and a screen (`watch/screen.rs`), put into messages once for all (`watch/speak.rs`).
+//! `watch/watcher.rs` begins with the screen as it is and carries the messages; a watcher who falls off the short ring
+//! begins anew, so nobody is slowed.
 pub mod accept;
+pub mod address;
 pub mod api;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod files;
 pub mod gateway;
+pub mod geo;
 pub mod identity;
+pub mod keeping;
 pub mod policy;
 pub mod proto;
+pub mod proxy_protocol;
 pub mod record;
 pub mod session;
 pub mod socket;

@@ -30,6 +30,8 @@ pub struct Socket {
     pub listen: Option<SocketAddr>,
     /// Whether a person may sign in by a link in the terminal.
     pub links: bool,
+    /// Whether a person may sign in with a certificate of the gateway's.
+    pub certificates: bool,
     /// Where the socket leads.
     pub upstream: UpstreamSpec,
 }

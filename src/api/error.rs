@@ -5,6 +5,7 @@ use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::ReplayError;
 use crate::identity::tokens::TokenError;
@@ -44,7 +45,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Json(Body { error_message: &self.words, status_code: self.status.as_u16() });
+        let body = Json(ErrorBody { error_message: self.words, status_code: self.status.as_u16() });
         let mut response = (self.status, body).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -53,9 +54,13 @@ impl IntoResponse for ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    error_message: &'a str,
+/// Every error's body.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ErrorBody {
+    /// What is wrong and what to do, for people.
+    error_message: String,
+    /// The status once more.
     status_code: u16,
 }
 
@@ -80,6 +85,8 @@ impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Store(error) => error.into(),
+            TokenError::Over => Self::unauthorized(),
+            TokenError::Outgrows => Self::new(StatusCode::FORBIDDEN, error.to_string()),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
         }
     }

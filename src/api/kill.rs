@@ -6,22 +6,26 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use utoipa::ToSchema;
 
-use super::auth::require;
+use super::auth::{owner, session};
 use super::parameters::{Ids, Parameters};
-use super::sessions::find;
-use super::{ApiError, ApiState, KillError, Shared};
+use super::{ApiError, ApiState, KillError, Shared, body};
 use crate::identity::tokens::{Caller, Scope};
 use crate::store::{Event, EventStatus, Ordered, SessionRow};
 
 /// The handler.
+#[utoipa::path(
+    put, path = "/api/v1/session/{socket_id}/{session_id}", operation_id = "kill_session", tag = "sessions",
+    params(Ids), request_body = Order,
+    responses((status = 200, description = "The row, once the session is down.", body = SessionRow)),
+)]
 pub(super) async fn put(
     State(shared): State<Shared>,
     caller: Caller,
@@ -29,9 +33,10 @@ pub(super) async fn put(
     parameters: Parameters,
     request: Request,
 ) -> Result<Json<SessionRow>, ApiError> {
-    require(&caller, Scope::Kill)?;
+    // Asked before the body is read; `carry_out` asks again, about this very session.
+    owner(&caller, Scope::SessionsKill)?;
     parameters.finish()?;
-    let reason = read(request).await?;
+    let reason = reason(body::read(request).await?)?;
     let ordered = tokio::spawn(async move { carry_out(&shared.api, &caller, &ids, &reason).await });
     match timeout(KILL_DEADLINE, ordered).await {
         Ok(Ok(answer)) => answer.map(Json),
@@ -43,7 +48,7 @@ pub(super) async fn put(
 }
 
 async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, reason: &str) -> Result<SessionRow, ApiError> {
-    let row = find(&api.store, ids).await?;
+    let row = session(&api.store, caller, Scope::SessionsKill, ids).await?;
     if row.end_time.is_some() {
         return Err(already_ended());
     }
@@ -54,9 +59,13 @@ async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, reason: &str) -> 
         Ordered::Unknown => return Err(ApiError::not_found("there is no such session on this socket")),
     }
     tracing::info!(session = %ids.session, by = caller.name(), reason, "ordered a session to end");
+    let ordered = Instant::now();
     let killed = api.kill.kill(ids.session, caller.name(), reason).await;
+    if killed.is_ok() {
+        api.metrics.killed_after(ordered.elapsed());
+    }
     // Whatever the session said, the row is the truth: it may have come to its own end while the order was written.
-    let row = find(&api.store, ids).await?;
+    let row = session(&api.store, caller, Scope::SessionsKill, ids).await?;
     match killed {
         _ if row.end_time.is_some() => Ok(row),
         Ok(()) | Err(KillError::TimedOut) => Err(not_down()),
@@ -67,14 +76,8 @@ async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, reason: &str) -> 
     }
 }
 
-/// The body, checked: the reason is all that it says.
-async fn read(mut request: Request) -> Result<String, ApiError> {
-    DefaultBodyLimit::max(BODY_LIMIT).apply(&mut request);
-    let body = timeout(BODY_DEADLINE, Bytes::from_request(request, &()))
-        .await
-        .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))??;
-    let order: Order = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::bad_request(format!("the body is not what it should be: {error}")))?;
+/// The order, checked: the reason is all that it says.
+fn reason(order: Order) -> Result<String, ApiError> {
     if order.lock.is_some() {
         return Err(ApiError::bad_request("`lock` is not built yet"));
     }
@@ -92,11 +95,16 @@ async fn read(mut request: Request) -> Result<String, ApiError> {
     Ok(reason.to_owned())
 }
 
-#[derive(Deserialize)]
+/// The order to end a session.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Order {
+    /// True.
     killed: bool,
+    /// Why; shown to whoever is at the session.
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
+    #[schema(ignore)]
     lock: Option<IgnoredAny>,
 }
 
@@ -108,10 +116,6 @@ fn not_down() -> ApiError {
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the session has not come down in time; the order stands in its row")
 }
 
-/// The longest body, in bytes.
-const BODY_LIMIT: usize = 64 << 10;
-/// The longest that a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest reason, in characters.
 const REASON_CHARS: usize = 500;
 /// The longest that a caller waits. What ends sessions has a shorter deadline of its own.
@@ -253,13 +257,5 @@ mod tests {
         assert!(!row(&api, &new).await.killed);
         let longest = json!({"killed": true, "reason": "é".repeat(500)}).to_string();
         assert_eq!(api.put(&path(&new), longest).await.status.as_u16(), 200);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_trickles_is_not_waited_for() {
-        let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-        let refused = super::read(super::Request::new(Body::from_stream(never))).await.unwrap_err();
-        let expected = super::ApiError::new(super::StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
-        assert_eq!(refused, expected);
     }
 }

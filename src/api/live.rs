@@ -1,25 +1,29 @@
 //! What the API and the pages act on: live sessions, recordings where they are kept, tokens.
 
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::pages::{IssuedToken, TokenIssuer, TokenNotIssued};
 use super::{Format, KillError, Killer, ReplayError, Replays};
 use crate::identity::Identity;
-use crate::identity::tokens::Tokens;
+use crate::identity::approval::Approval;
+use crate::identity::sign_ins::SignIns;
+use crate::identity::tokens::Role;
 use crate::record::export::ExportError;
 use crate::record::export::cast::{CastOptions, write_cast};
+use crate::record::export::cast3::write_cast3;
+use crate::record::export::text::{TextOptions, write_text};
 use crate::record::{ReadError, Recordings};
 use crate::session::{self, Kill, Sessions};
 use crate::store::RecordingRow;
 
-/// How long an administrator's token counts that was made on its page.
+/// How long a token counts that was made on its page, if the sign-in does.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 impl Killer for Sessions {
@@ -46,32 +50,37 @@ impl Replays for Recordings {
         out: &mut dyn io::Write,
     ) -> Result<(), ReplayError> {
         let (id, started) = (recording.recording_id, recording.start_time);
-        match format {
+        let reader = || Handle::current().block_on(self.open_reader(session, id, started)).map_err(told);
+        let opaque = recording.legibility == "opaque";
+        let cast = || CastOptions { started, title: recording.command.clone(), input: with_input, opaque };
+        let text = |view| TextOptions { started, view, input: with_input, opaque };
+        let done = match format {
             Format::Raw => {
                 let raw = Handle::current().block_on(self.raw(session, id, started)).map_err(told)?;
                 io::copy(&mut raw.file.take(raw.len), out)?;
-                Ok(())
+                return Ok(());
             }
-            Format::Cast => {
-                let reader = Handle::current().block_on(self.open_reader(session, id, started)).map_err(told)?;
-                let title = recording.command.clone();
-                let options = CastOptions { started, title, input: with_input };
-                write_cast(reader, &options, out).map_err(|error| match error {
-                    ExportError::Read(error) => told(error),
-                    ExportError::Write(error) => ReplayError::Io(error),
-                })
-            }
-        }
+            Format::Cast => write_cast(reader()?, &cast(), out),
+            Format::Cast3 => write_cast3(reader()?, &cast(), out),
+            Format::Text(view) => write_text(reader()?, &text(view), out),
+        };
+        done.map_err(|error| match error {
+            ExportError::Read(error) => told(error),
+            ExportError::Write(error) => ReplayError::Io(error),
+        })
     }
 }
 
-impl TokenIssuer for Tokens {
-    fn issue<'a>(&'a self, who: &'a Identity) -> BoxFuture<'a, Result<IssuedToken, TokenNotIssued>> {
+impl TokenIssuer for SignIns {
+    fn role_of(&self, who: &Identity) -> Role {
+        SignIns::role_of(self, who)
+    }
+
+    fn issue<'a>(&'a self, who: &'a Approval, from: IpAddr) -> BoxFuture<'a, Result<IssuedToken, TokenNotIssued>> {
         async move {
-            let expires = Timestamp::now() + TOKEN_LIFETIME;
-            let issued = self.issue_admin("page", Some(who.email()), TOKEN_LIFETIME).await;
-            let token = issued.map_err(|error| TokenNotIssued(error.to_string()))?;
-            Ok(IssuedToken { token, expires })
+            let issued = self.begin_in_browser(who, from, "page", TOKEN_LIFETIME).await;
+            let issued = issued.map_err(|error| TokenNotIssued(error.to_string()))?;
+            Ok(IssuedToken { token: issued.secret, expires: issued.row.expires })
         }
         .boxed()
     }

@@ -1,37 +1,62 @@
-//! The REST API: the session log, replays, and the kill.
+//! The REST API: the session log, replays, live watching, the kill, tokens and sign-ins, and what operators ask.
 //!
-//! Speaks HTTP and the book, and knows neither sessions nor recordings: what ends a session and what exports a
-//! recording come in as [`Killer`] and [`Replays`]. Everything under `/api/v1`, also what does not exist, is behind the
-//! token, so that nothing can be learned without one.
+//! Speaks HTTP and the book. What ends a session and what exports a recording come in as [`Killer`] and [`Replays`];
+//! recordings themselves are known to `live`, `health` and `watch` alone. Everything under `/api/v1`, also what does not
+//! exist, is behind the token, so that nothing can be learned without one.
 
+pub mod about;
 mod auth;
+mod body;
+mod credentials;
 pub mod dev_issuer;
 mod error;
-mod health;
+pub mod health;
 mod kill;
 mod live;
+mod log;
+mod metrics;
+pub mod oauth;
+mod openapi;
 pub mod pages;
 mod parameters;
 mod replay;
+#[cfg(test)]
+mod route_tests;
 pub mod server;
 mod sessions;
+mod shares;
+mod sockets;
 #[cfg(test)]
 mod testing;
+mod tokens;
+pub mod watch;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use axum::routing::{any, get};
+use axum::routing::any;
 use axum::{Router, middleware};
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 pub use self::error::ApiError;
+use self::shares::{Limits, Shares};
+use self::watch::Watches;
+use crate::identity::Identity;
+use crate::identity::sign_ins::SignIns;
 use crate::identity::tokens::Tokens;
+use crate::record::export::text::View;
+use crate::socket::Socket;
 use crate::store::{RecordingRow, Store};
+use crate::telemetry::{LogLevel, Metrics};
 
 /// What the API works on.
 #[derive(Clone)]
@@ -44,7 +69,26 @@ pub struct ApiState {
     pub kill: Arc<dyn Killer>,
     /// What exports recordings.
     pub recordings: Arc<dyn Replays>,
+    /// Sign-ins at the gateway itself.
+    pub sign_ins: SignIns,
+    /// Who may reach what.
+    pub reachable: Reachable,
+    /// What follows recordings for watchers.
+    pub watches: Watches,
+    /// The origin (RFC 6454) of the gateway's own pages: no other site's may open a WebSocket.
+    pub origin: String,
+    /// Ends what would otherwise go on for as long as its session.
+    pub stop: CancellationToken,
+    /// What stands in the way of letting people in.
+    pub readiness: Arc<dyn health::Readiness>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is logged.
+    pub log: LogLevel,
 }
+
+/// The sockets that this person may reach from this address now.
+pub type Reachable = Arc<dyn Fn(&Identity, IpAddr) -> Vec<Arc<Socket>> + Send + Sync>;
 
 /// Ends live sessions. The order already stands in the book when this is asked.
 pub trait Killer: Send + Sync + 'static {
@@ -85,6 +129,10 @@ pub trait Replays: Send + Sync + 'static {
 pub enum Format {
     /// asciicast v2.
     Cast,
+    /// asciicast v3.
+    Cast3,
+    /// Text to read: what a person saw, or every byte.
+    Text(View),
     /// The recording as it is kept, typed input included.
     Raw,
 }
@@ -102,12 +150,33 @@ pub enum ReplayError {
 
 /// The API's routes, with `/healthz`. Everything else is a 404; the caller may merge routes of its own.
 pub fn router(state: ApiState) -> Router {
-    let shared = Shared { api: state, exports: Arc::new(Semaphore::new(EXPORTS)) };
-    let v1 = Router::new()
-        .route("/api/v1/sessions", get(sessions::list))
-        .route("/api/v1/session/{socket_id}/{session_id}", get(sessions::details).put(kill::put))
-        .route("/api/v1/session/{socket_id}/{session_id}/session_log", get(replay::session_log))
-        .route("/api/v1/whoami", get(auth::whoami))
+    let (guarded, mut document) = OpenApiRouter::with_openapi(openapi::empty())
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::details, kill::put))
+        .routes(routes!(replay::session_log))
+        .routes(routes!(watch::watch))
+        .routes(routes!(tokens::list, tokens::issue))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(sockets::list))
+        .routes(routes!(credentials::certify))
+        .routes(routes!(credentials::socket_token))
+        .routes(routes!(credentials::list, credentials::revoke_person))
+        .routes(routes!(credentials::revoke))
+        .routes(routes!(log::get, log::put))
+        .routes(routes!(metrics::get))
+        .routes(routes!(auth::whoami))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::document_at_root))
+        .split_for_parts();
+    openapi::guard(&mut document);
+    let (open, more) =
+        OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz)).split_for_parts();
+    document.merge(more);
+    let exports = Shares::new(EXPORTS);
+    let readings = Arc::new(Semaphore::new(READINGS));
+    let document = openapi::finish(document);
+    let shared = Shared { api: state, exports, readings, document, readiness: health::LastAnswer::default() };
+    let guarded = guarded
         // All other paths by name: `nest` would leave `/api/v1/` to the router outside, and so without a token.
         .route("/api/v1", any(error::not_found))
         .route("/api/v1/", any(error::not_found))
@@ -116,10 +185,11 @@ pub fn router(state: ApiState) -> Router {
         // Last, so that it is around all of the above.
         .layer(middleware::from_fn_with_state(shared.clone(), auth::require_token));
     Router::new()
-        .merge(v1)
-        .route("/healthz", get(health::healthz))
+        .merge(guarded)
+        .merge(open)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(middleware::from_fn_with_state(shared.clone(), metrics::count))
         .layer(middleware::map_response(harden))
         .with_state(shared)
 }
@@ -128,8 +198,14 @@ pub fn router(state: ApiState) -> Router {
 #[derive(Clone)]
 struct Shared {
     api: ApiState,
-    /// A permit for each export that runs.
-    exports: Arc<Semaphore>,
+    /// A place for each export that runs.
+    exports: Shares,
+    /// What the API says about itself, as JSON.
+    document: Bytes,
+    /// A permit for each reading of metrics that runs.
+    readings: Arc<Semaphore>,
+    /// What `/readyz` answered last.
+    readiness: health::LastAnswer,
 }
 
 /// Answers are nobody's to cache, to guess the type of, or to run: replays hold what attackers wrote.
@@ -145,8 +221,11 @@ async fn harden(mut response: Response) -> Response {
     response
 }
 
+/// Readings of metrics at once. Each holds a thread for as long as file systems take to answer.
+const READINGS: usize = 2;
+
 /// Exports at once. Each holds a thread and half a megabyte.
-const EXPORTS: usize = 16;
+const EXPORTS: Limits = Limits { all: 16, own: 12, each: 2 };
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +236,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::testing::{Api, path};
-    use crate::identity::tokens::Tokens;
+    use crate::identity::tokens::Scope;
     use crate::store::testing::{new_session, recording};
 
     #[tokio::test]
@@ -166,7 +245,8 @@ mod tests {
         let new = new_session();
         api.book.open_session(new.clone()).await.unwrap();
         api.book.add_recording(new.session_id, recording()).await.unwrap();
-        let expired = Tokens::new(api.book.clone()).issue_admin("old", None, Duration::ZERO).await.unwrap();
+        let expired =
+            api.tokens.issue(vec![Scope::Admin], Vec::new(), "old", Duration::ZERO, None).await.unwrap().secret;
         let wrong = format!("gsa_{}", "A".repeat(43));
         let session = path(&new);
         let table = [
@@ -178,8 +258,18 @@ mod tests {
             (Method::GET, "/api/v1/session/%ff/x".to_owned(), 400),
             (Method::GET, format!("{session}/session_log"), 200),
             (Method::GET, format!("{session}/session_log?input=true"), 200),
+            (Method::GET, format!("{session}/watch"), 400),
             (Method::PUT, session.clone(), 400),
             (Method::GET, "/api/v1/whoami".to_owned(), 200),
+            (Method::POST, "/api/v1/credentials".to_owned(), 403),
+            (Method::POST, "/api/v1/socket-tokens".to_owned(), 403),
+            (Method::GET, "/api/v1/sign-ins".to_owned(), 200),
+            (Method::DELETE, "/api/v1/sign-ins".to_owned(), 400),
+            (Method::DELETE, "/api/v1/sign-in/x".to_owned(), 400),
+            (Method::GET, "/api/v1/log".to_owned(), 200),
+            (Method::PUT, "/api/v1/log".to_owned(), 400),
+            (Method::GET, "/metrics".to_owned(), 200),
+            (Method::GET, "/metrics?nonsense=1".to_owned(), 400),
             (Method::DELETE, session.clone(), 405),
             (Method::POST, "/api/v1/sessions".to_owned(), 405),
             (Method::OPTIONS, "/api/v1/whoami".to_owned(), 405),
@@ -205,9 +295,14 @@ mod tests {
     #[tokio::test]
     async fn outside_the_api_nothing_is_open_but_health() {
         let api = Api::new().await;
-        for (path, status) in
-            [("/healthz", 200), ("/", 404), ("/api", 404), ("/api/v2/sessions", 404), ("/api/v1x", 404)]
-        {
+        for (path, status) in [
+            ("/healthz", 200),
+            ("/readyz", 200),
+            ("/", 404),
+            ("/api", 404),
+            ("/api/v2/sessions", 404),
+            ("/api/v1x", 404),
+        ] {
             let request = api.request(Method::GET, path, None).body(Body::empty()).unwrap();
             assert_eq!(api.send(request).await.status.as_u16(), status, "{path}");
         }

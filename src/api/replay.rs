@@ -3,6 +3,8 @@
 //! The export runs on a thread that may block and goes through a short queue, so that memory is bounded and a slow
 //! reader slows the export. An export that fails after its first piece breaks the connection off: a reader must never
 //! take a part for the whole.
+//!
+//! What runs is shared out (`shares`), and a reader who trickles is cut, so that nobody keeps the others out.
 
 use std::io;
 use std::sync::Arc;
@@ -16,37 +18,52 @@ use futures_util::stream;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::auth::require;
+use super::auth::{owner, require, session};
 use super::parameters::{Ids, Parameters, flag};
-use super::sessions::find;
+use super::shares::{NoShare, Share};
 use super::{ApiError, Format, ReplayError, Shared};
 use crate::identity::tokens::{Caller, Scope};
+use crate::record::export::text::View;
 use crate::store::{Event, EventStatus, RecordingRow};
 
 /// The handler.
+#[utoipa::path(
+    get, path = "/api/v1/session/{socket_id}/{session_id}/session_log", operation_id = "session_log", tag = "sessions",
+    params(
+        Ids,
+        ("recording_id" = Option<Uuid>, Query, description = "Which recording; the first if left out."),
+        ("format" = Option<String>, Query, description = "`cast` (asciicast v2), `cast3` (asciicast v3), `text`, or `raw` (as it is kept)."),
+        ("view" = Option<String>, Query, description = "Of `text`: `screen` (what was seen) or `all` (every byte)."),
+        ("input" = Option<bool>, Query, description = "With what was typed; takes the scope `input:read`, as `raw` does."),
+    ),
+    responses(
+        (status = 200, description = "The recording.", content(
+            (Vec<u8> = "application/x-asciicast"), (String = "text/plain"), (Vec<u8> = "application/octet-stream"))),
+    ),
+)]
 pub(super) async fn session_log(
     State(shared): State<Shared>,
     caller: Caller,
     ids: Ids,
     mut parameters: Parameters,
 ) -> Result<impl IntoResponse, ApiError> {
-    require(&caller, Scope::ReadLog)?;
-    parameters.refuse_unbuilt(&["view"])?;
     let wanted = parameters.take("recording_id", "a UUID", |text| text.parse::<Uuid>().ok())?;
-    let format = format(&mut parameters)?;
+    let view = parameters.take("view", "`screen` or `all`", |text| text.parse::<View>().ok())?;
+    let format = format(&mut parameters, view)?;
     let input = parameters.take("input", "`true` or `false`", flag)?.unwrap_or(false);
     parameters.finish()?;
     let with_input = input || format == Format::Raw;
     if with_input {
-        require(&caller, Scope::TypedInput)?;
+        require(&caller, Scope::InputRead)?;
     }
-
-    let row = find(&shared.api.store, &ids).await?;
+    let owner = owner(&caller, Scope::RecordingsRead)?;
+    let row = session(&shared.api.store, &caller, Scope::RecordingsRead, &ids).await?;
     let recording = row.recordings.into_iter().find(|one| wanted.is_none_or(|id| one.recording_id == id));
     let recording = recording.ok_or_else(|| ApiError::not_found("there is no such recording in this session"))?;
+    let share = shared.exports.take(owner).map_err(too_many)?;
     if with_input {
         // Written before the first byte goes out: reading what somebody typed leaves a trace, or does not happen.
         let details = json!({"by": caller.name(), "recording_id": recording.recording_id, "format": format.name()});
@@ -54,20 +71,37 @@ pub(super) async fn session_log(
         shared.api.store.add_event(ids.session, event).await?;
     }
     let headers = headers(&recording, format);
-    let body = export(&shared, ids.session, recording, format, with_input).await?;
+    let body = export(&shared, share, ids.session, recording, format, with_input).await?;
     Ok((headers, body))
 }
 
-fn format(parameters: &mut Parameters) -> Result<Format, ApiError> {
+fn too_many(why: NoShare) -> ApiError {
+    match why {
+        NoShare::Full => {
+            let words = "too many recordings are being read; try again later";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, words)
+        }
+        NoShare::Own => {
+            let words = "you are reading too many recordings at once; try again when one of them is done";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, words)
+        }
+    }
+}
+
+fn format(parameters: &mut Parameters, view: Option<View>) -> Result<Format, ApiError> {
     let known = |text: &str| match text {
         "cast" => Some(Ok(Format::Cast)),
+        "cast3" => Some(Ok(Format::Cast3)),
+        "text" => Some(Ok(Format::Text(view.unwrap_or_default()))),
         "raw" => Some(Ok(Format::Raw)),
-        "cast3" | "text" | "jsonl" | "har" | "pcapng" => {
-            Some(Err(ApiError::bad_request(format!("`format={text}` is not built yet"))))
-        }
+        "jsonl" | "har" | "pcapng" => Some(Err(ApiError::bad_request(format!("`format={text}` is not built yet")))),
         _ => None,
     };
-    parameters.take("format", "`cast` or `raw`", known)?.unwrap_or(Ok(Format::Cast))
+    let format = parameters.take("format", "`cast`, `cast3`, `text` or `raw`", known)?.unwrap_or(Ok(Format::Cast))?;
+    match (view, format) {
+        (None, format) | (Some(_), format @ Format::Text(_)) => Ok(format),
+        (Some(_), _) => Err(ApiError::bad_request("`view` goes with `format=text` only")),
+    }
 }
 
 impl Format {
@@ -75,39 +109,48 @@ impl Format {
     fn name(self) -> &'static str {
         match self {
             Format::Cast => "cast",
+            Format::Cast3 => "cast3",
+            Format::Text(_) => "text",
             Format::Raw => "raw",
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Format::Cast | Format::Cast3 => "cast",
+            Format::Text(_) => "txt",
+            Format::Raw => "gsr",
         }
     }
 
     fn content_type(self) -> &'static str {
         match self {
-            Format::Cast => "application/x-asciicast",
+            Format::Cast | Format::Cast3 => "application/x-asciicast",
+            Format::Text(_) => "text/plain; charset=utf-8",
             Format::Raw => "application/octet-stream",
         }
     }
 }
 
 fn headers(recording: &RecordingRow, format: Format) -> [(HeaderName, String); 2] {
-    let name = format!("attachment; filename=\"{}.{}\"", recording.recording_id, format.name());
+    let name = format!("attachment; filename=\"{}.{}\"", recording.recording_id, format.extension());
     [(header::CONTENT_TYPE, format.content_type().to_owned()), (header::CONTENT_DISPOSITION, name)]
 }
 
 /// Starts the export and waits for its first piece, so that one that fails at once is an error and not a broken body.
 async fn export(
     shared: &Shared,
+    share: Share,
     session: Uuid,
     recording: RecordingRow,
     format: Format,
     with_input: bool,
 ) -> Result<Body, ApiError> {
-    let permit = Arc::clone(&shared.exports).try_acquire_owned().map_err(|_| {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many recordings are being read; try again later")
-    })?;
     let recordings = Arc::clone(&shared.api.recordings);
     let (pieces, mut queue) = mpsc::channel(PIECES);
-    let mut sink = Sink { pieces, runtime: Handle::current(), buffer: Vec::with_capacity(PIECE_BYTES) };
+    let mut sink = Sink::new(pieces);
     tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _share = share;
         let done = recordings.export(session, &recording, format, with_input, &mut sink);
         let last = match done.and_then(|()| Ok(sink.send_buffer()?)) {
             Ok(()) => Piece::End,
@@ -154,11 +197,21 @@ struct Sink {
     pieces: mpsc::Sender<Piece>,
     runtime: Handle,
     buffer: Vec<u8>,
+    pace: Pace,
 }
 
 impl Sink {
-    fn send(&self, piece: Piece) -> io::Result<()> {
-        let sent = self.runtime.block_on(async { timeout(STALLED, self.pieces.send(piece)).await });
+    /// Must be made where a runtime is.
+    fn new(pieces: mpsc::Sender<Piece>) -> Self {
+        Self { pieces, runtime: Handle::current(), buffer: Vec::with_capacity(PIECE_BYTES), pace: Pace::default() }
+    }
+
+    fn send(&mut self, piece: Piece) -> io::Result<()> {
+        let bytes = piece.len();
+        let began = Instant::now();
+        let sending = timeout(self.pace.patience(), self.pieces.send(piece));
+        let sent = self.runtime.block_on(sending);
+        self.pace.sent(bytes, began.elapsed());
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_closed)) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -190,6 +243,36 @@ impl io::Write for Sink {
     }
 }
 
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::End | Piece::Failed(_) => 0,
+        }
+    }
+}
+
+/// How well a reader keeps up. Only the time counts in which the export stands still for the reader: a slow disk is not
+/// the reader's fault.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    bytes: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    /// How long the next piece may wait.
+    fn patience(&self) -> Duration {
+        let earned = Duration::from_secs(self.bytes / SLOWEST);
+        (GRACE + earned).saturating_sub(self.waited).min(STALLED)
+    }
+
+    fn sent(&mut self, bytes: usize, waited: Duration) {
+        self.bytes += bytes as u64;
+        self.waited += waited;
+    }
+}
+
 /// Pieces in the queue.
 const PIECES: usize = 8;
 /// Bytes in a piece.
@@ -198,6 +281,11 @@ const PIECE_BYTES: usize = 64 << 10;
 const FIRST_PIECE: Duration = Duration::from_secs(30);
 /// The longest that a reader may take nothing.
 const STALLED: Duration = Duration::from_secs(60);
+/// For how long in all a reader may be slower than [`SLOWEST`].
+const GRACE: Duration = Duration::from_secs(60);
+/// Bytes in a second: who takes fewer on average is cut, so that a recording is held open no longer than its size gives
+/// reason to.
+const SLOWEST: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -229,12 +317,17 @@ mod tests {
         api.book.add_recording(new.session_id, second.clone()).await.unwrap();
         let (first, second, session) = (first.recording_id, second.recording_id, new.session_id);
         const CAST: &str = "application/x-asciicast";
+        const TEXT: &str = "text/plain; charset=utf-8";
         const RAW: &str = "application/octet-stream";
         let table = [
             (String::new(), CAST, format!("{session} {first} Cast false")),
             ("?format=cast&input=false".into(), CAST, format!("{session} {first} Cast false")),
             ("?input=true".into(), CAST, format!("{session} {first} Cast true")),
             ("?format=raw".into(), RAW, format!("{session} {first} Raw true")),
+            ("?format=cast3".into(), CAST, format!("{session} {first} Cast3 false")),
+            ("?format=text".into(), TEXT, format!("{session} {first} Text(Screen) false")),
+            ("?view=screen&format=text&input=true".into(), TEXT, format!("{session} {first} Text(Screen) true")),
+            ("?format=text&view=all".into(), TEXT, format!("{session} {first} Text(All) false")),
             (format!("?recording_id={second}"), CAST, format!("{session} {second} Cast false")),
             (format!("?recording_id={second}&format=raw"), RAW, format!("{session} {second} Raw true")),
         ];
@@ -279,12 +372,13 @@ mod tests {
             ("recording_id=1".into(), 400, "`recording_id`"),
             ("format=gif".into(), 400, "`format` must be"),
             ("format=".into(), 400, "`format` must be"),
-            ("format=text".into(), 400, "not built yet"),
-            ("format=cast3".into(), 400, "not built yet"),
             ("format=jsonl".into(), 400, "not built yet"),
             ("format=har".into(), 400, "not built yet"),
             ("format=pcapng".into(), 400, "not built yet"),
-            ("view=screen".into(), 400, "`view` is not built yet"),
+            ("view=screen".into(), 400, "`view` goes with `format=text`"),
+            ("format=cast3&view=all".into(), 400, "`view` goes with `format=text`"),
+            ("format=text&view=lines".into(), 400, "`view` must be"),
+            ("format=text&view=".into(), 400, "`view` must be"),
             ("input=yes".into(), 400, "`input`"),
             ("speed=2".into(), 400, "`speed`"),
         ];
@@ -341,7 +435,7 @@ mod tests {
         let url = format!("{}/session_log", path(&new));
         let request = || api.request(Method::GET, &url, Some(&api.admin)).body(Body::empty()).unwrap();
         let mut open = Vec::new();
-        for _ in 0..crate::api::EXPORTS {
+        for _ in 0..crate::api::EXPORTS.all {
             let response = api.begin(request()).await;
             assert_eq!(response.status().as_u16(), 200);
             open.push(response);
@@ -355,5 +449,59 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(10), free).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_who_reads_their_own_keeps_others_out() {
+        let (api, new, _) = recorded(Exports::Bytes(8 << 20)).await;
+        let url = format!("{}/session_log", path(&new));
+        let (alice, audrey) = (api.person("alice").await, api.person("audrey").await);
+        let request = |token: &str| api.request(Method::GET, &url, Some(token)).body(Body::empty()).unwrap();
+        let mut open = Vec::new();
+        for _ in 0..crate::api::EXPORTS.each {
+            let response = api.begin(request(&alice)).await;
+            assert_eq!(response.status().as_u16(), 200);
+            open.push(response);
+        }
+        api.send(request(&alice)).await.refused(429, "at once");
+        for _ in 0..=crate::api::EXPORTS.each {
+            let response = api.begin(request(&audrey)).await;
+            assert_eq!(response.status().as_u16(), 200, "who reads everybody's has no such share");
+            open.push(response);
+        }
+    }
+
+    #[test]
+    fn a_reader_who_trickles_is_cut_and_one_who_keeps_up_is_not() {
+        /// How many bytes a reader gets of an endless recording who takes this many in this time, again and again.
+        fn taken(bytes: usize, every: Duration) -> Option<u64> {
+            let mut pace = Pace::default();
+            for _ in 0..10_000 {
+                if pace.patience() < every {
+                    return Some(pace.bytes);
+                }
+                pace.sent(bytes, every);
+            }
+            None
+        }
+        let seconds = Duration::from_secs;
+        assert_eq!(taken(PIECE_BYTES, seconds(59)), Some(PIECE_BYTES as u64), "once a minute is too little");
+        assert!(taken(PIECE_BYTES, seconds(2)).unwrap() < 8 << 20);
+        assert_eq!(taken(PIECE_BYTES, seconds(1)), None);
+        assert_eq!(taken(64 << 20, seconds(61)), Some(0), "nobody may take nothing for longer than a minute");
+    }
+
+    #[tokio::test]
+    async fn the_queue_asks_the_pace() {
+        let (pieces, _queue) = mpsc::channel(1);
+        let mut sink = Sink::new(pieces);
+        sink.pace.waited = GRACE;
+        let sent = tokio::task::spawn_blocking(move || {
+            let piece = || Piece::Bytes(Bytes::from_static(b"x"));
+            (sink.send(piece()), sink.send(piece()), sink.pace.bytes)
+        });
+        let (first, second, bytes) = timeout(Duration::from_secs(10), sent).await.unwrap().unwrap();
+        assert!(first.is_ok(), "there is room in the queue");
+        assert_eq!((second.unwrap_err().kind(), bytes), (io::ErrorKind::TimedOut, 2));
     }
 }

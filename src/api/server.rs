@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -33,18 +34,32 @@ const REQUEST_HEAD: Duration = Duration::from_secs(30);
 pub struct Https {
     tls: TlsAcceptor,
     router: Router,
+    leave: CancellationToken,
     stop: CancellationToken,
 }
 
+/// Keeps a connection's place, and has its end waited for, while it lives on as something else than HTTP. In the
+/// extensions of every request; whoever takes the connection over holds it for as long as that lasts.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    _held: mpsc::Sender<()>,
+}
+
 impl Https {
-    /// `stop` lets requests that run finish and takes no more on a connection.
-    pub fn new(tls: Arc<rustls::ServerConfig>, router: Router, stop: CancellationToken) -> Self {
-        Self { tls: TlsAcceptor::from(tls), router, stop }
+    /// `leave` lets requests that run finish and takes no more on a connection; `stop`, which also cancels `leave`, gives
+    /// them a deadline.
+    pub fn new(
+        tls: Arc<rustls::ServerConfig>,
+        router: Router,
+        leave: CancellationToken,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { tls: TlsAcceptor::from(tls), router, leave, stop }
     }
 
     /// Serves one connection; whether it came as far as a request's answer.
     pub fn serve(&self, stream: TcpStream, client: SocketAddr) -> impl Future<Output = bool> + Send + 'static {
-        let Self { tls, router, stop } = self.clone();
+        let Self { tls, router, leave, stop } = self.clone();
         async move {
             let stream = match timeout(HANDSHAKE, tls.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
@@ -54,8 +69,11 @@ impl Https {
                 }
                 Err(_) => return false,
             };
+            let (held, mut upgraded) = mpsc::channel(1);
+            let lease = Lease { _held: held };
             let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(ConnectInfo(client));
+                request.extensions_mut().insert(lease.clone());
                 let answer = router.clone().oneshot(request.map(axum::body::Body::new));
                 async move {
                     timeout(ANSWER, answer).await.unwrap_or_else(|_| Ok(StatusCode::GATEWAY_TIMEOUT.into_response()))
@@ -63,18 +81,25 @@ impl Https {
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD);
-            let connection = http.serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            let served = tokio::select! {
-                served = connection.as_mut() => served,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    timeout(LAST_ANSWERS, connection).await.unwrap_or(Ok(()))
+            let served = {
+                let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+                tokio::pin!(connection);
+                tokio::select! {
+                    served = connection.as_mut() => served,
+                    () = leave.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        tokio::select! {
+                            served = connection.as_mut() => served,
+                            () = stop.cancelled() => timeout(LAST_ANSWERS, connection).await.unwrap_or(Ok(())),
+                        }
+                    }
                 }
             };
             if let Err(error) = &served {
                 tracing::debug!(%error, "HTTP connection ended");
             }
+            // Until the last lease is given up. Its holders know the gateway's stop themselves.
+            let _ = upgraded.recv().await;
             served.is_ok()
         }
     }

@@ -4,76 +4,125 @@ use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::auth::require;
-use super::parameters::{Ids, Parameters, flag};
+use super::auth::{owner, session_with_events, shown};
+use super::parameters::{Ids, Pages, Pagination, Parameters, flag, page_size};
 use super::{ApiError, Shared};
 use crate::identity::tokens::{Caller, Scope};
-use crate::store::{AuthResult, Filter, SessionRow, Store};
+use crate::store::{AuthResult, Filter, Owner, SessionRow, Store};
 
 /// `GET /sessions`.
+#[utoipa::path(
+    get, path = "/api/v1/sessions", operation_id = "list_sessions", tag = "sessions",
+    params(
+        Pages,
+        ("socket_id" = Option<Uuid>, Query, description = "On this socket."),
+        ("socket_name" = Option<String>, Query, description = "On the socket of this name."),
+        ("session_type" = Option<String>, Query, description = "`ssh`, `database`, `http`, `kubernetes` or `tcp`."),
+        ("user_email" = Option<String>, Query, description = "Of the person with this address."),
+        ("client_ip" = Option<String>, Query, description = "From this address."),
+        ("country" = Option<String>, Query, description = "From this country, by name or two-letter code."),
+        ("result" = Option<AuthResult>, Query, description = "Let in or refused."),
+        ("live" = Option<bool>, Query, description = "Whether it goes on."),
+        ("killed" = Option<bool>, Query, description = "Whether somebody ended it."),
+        ("start_after" = Option<Timestamp>, Query, description = "Began after this time."),
+        ("start_before" = Option<Timestamp>, Query, description = "Began before this time."),
+        ("changed_after" = Option<u64>, Query, description =
+            "The feed: what changed after this cursor, in order; 0 is the beginning. Takes `order` and `page_size` only."),
+        ("order" = Option<String>, Query, description = "`asc`, with `changed_after`."),
+    ),
+    responses((status = 200, description = "Rows: newest first, or in the order of their changes.", body = Listed)),
+)]
 pub(super) async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     mut parameters: Parameters,
-) -> Result<Json<List>, ApiError> {
-    require(&caller, Scope::ReadLog)?;
-    parameters.refuse_unbuilt(&["q", "changed_after", "order"])?;
-    let number = |text: &str| text.parse::<u32>().ok();
-    let page = parameters.take("page", "a number from 1", |text| number(text).filter(|page| *page >= 1))?.unwrap_or(1);
-    let page_size = parameters
-        .take("page_size", "a number from 1 to 1000", |text| number(text).filter(|size| (1..=1000).contains(size)))?
-        .unwrap_or(100);
-    let filter = filter(&mut parameters)?;
+) -> Result<Json<Listed>, ApiError> {
+    let owner = owner(&caller, Scope::SessionsRead)?;
+    parameters.refuse_unbuilt(&["q"])?;
+    let cursor = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
+    if let Some(after) = parameters.take("changed_after", "a `next_cursor`, or 0", cursor)? {
+        return feed(&shared.api.store, owner, after, parameters).await.map(|feed| Json(Listed::Feed(feed)));
+    }
+    if parameters.has("order") {
+        return Err(ApiError::bad_request("`order` must come with `changed_after`: the list is newest first"));
+    }
+    let pages = Pages::take(&mut parameters)?;
+    let only_own = owner.is_some();
+    let filter = Filter { owner, ..filter(&mut parameters)? };
     parameters.finish()?;
-    let found = shared.api.store.list(filter, page, page_size).await?;
-    let total_pages = found.total.div_ceil(page_size.into());
-    let pagination = Pagination {
-        current_page: page,
-        next_page: if u64::from(page) < total_pages { page.saturating_add(1) } else { 0 },
-        total_records: found.total,
-        total_pages,
-    };
-    Ok(Json(List { pagination, session_logs: found.rows }))
+    let found = shared.api.store.list(filter, pages.page, pages.size).await?;
+    let session_logs = found.rows.into_iter().map(|row| shown(row, only_own)).collect();
+    Ok(Json(Listed::Page(List { pagination: pages.of(found.total), session_logs })))
+}
+
+/// The feed takes no filter: a row that stops matching one would never be told of again.
+async fn feed(store: &Store, owner: Option<Owner>, after: u64, mut parameters: Parameters) -> Result<Feed, ApiError> {
+    parameters.take("order", "`asc` with `changed_after`", |text| (text == "asc").then_some(()))?;
+    let size = page_size(&mut parameters)?;
+    parameters.finish().map_err(|_| {
+        ApiError::bad_request("with `changed_after` only `order` and `page_size` are taken: the feed tells all changes")
+    })?;
+    let only_own = owner.is_some();
+    let fed = store.feed(owner, after, size).await?;
+    let fed =
+        fed.ok_or_else(|| ApiError::bad_request("`changed_after` is not from this session log: begin again with 0"))?;
+    let session_logs = fed.rows.into_iter().map(|row| shown(row, only_own)).collect();
+    Ok(Feed { session_logs, next_cursor: fed.next.to_string() })
 }
 
 /// `GET /session/{socket_id}/{session_id}`.
+#[utoipa::path(
+    get, path = "/api/v1/session/{socket_id}/{session_id}", operation_id = "session", tag = "sessions",
+    params(
+        Ids,
+        ("events_after" = Option<u32>, Query, description =
+            "Leaves out as many of the oldest events. A thousand come at once; `events_total` says how many there are."),
+    ),
+    responses((status = 200, description = "The row.", body = SessionRow)),
+)]
 pub(super) async fn details(
     State(shared): State<Shared>,
     caller: Caller,
     ids: Ids,
-    parameters: Parameters,
+    mut parameters: Parameters,
 ) -> Result<Json<SessionRow>, ApiError> {
-    require(&caller, Scope::ReadLog)?;
+    let number = |text: &str| text.parse::<u32>().ok();
+    let after = parameters.take("events_after", "a number from 0", number)?.unwrap_or(0);
     parameters.finish()?;
-    find(&shared.api.store, &ids).await.map(Json)
+    session_with_events(&shared.api.store, &caller, Scope::SessionsRead, &ids, after).await.map(Json)
 }
 
-/// The row, or 404: also when the session is on another socket.
-pub(super) async fn find(store: &Store, ids: &Ids) -> Result<SessionRow, ApiError> {
-    let found = store.session(ids.socket, ids.session).await?;
-    found.ok_or_else(|| ApiError::not_found("there is no such session on this socket"))
+/// What a list is answered with.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Listed {
+    Page(List),
+    Feed(Feed),
 }
 
-#[derive(Serialize)]
+/// A piece of the feed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Feed {
+    /// The rows as they are now, in the order of their last changes; fewer than `page_size` when there are no more now.
+    session_logs: Vec<SessionRow>,
+    /// What to ask with next.
+    next_cursor: String,
+}
+
+/// A page of the list.
+#[derive(Serialize, ToSchema)]
 pub(super) struct List {
     pagination: Pagination,
     session_logs: Vec<SessionRow>,
-}
-
-#[derive(Serialize)]
-struct Pagination {
-    current_page: u32,
-    /// 0 on the last page.
-    next_page: u32,
-    total_records: u64,
-    total_pages: u64,
 }
 
 fn filter(parameters: &mut Parameters) -> Result<Filter, ApiError> {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let time = |text: &str| text.parse::<Timestamp>().ok();
     Ok(Filter {
+        owner: None,
         socket_id: parameters.take("socket_id", "a UUID", |text| text.parse().ok())?,
         socket_name: parameters.take("socket_name", "a name", text)?,
         session_type: parameters.take("session_type", "`ssh`, `database`, `http`, `kubernetes` or `tcp`", |text| {
@@ -105,7 +154,7 @@ mod tests {
     use crate::api::testing::{Api, path};
     use crate::socket::socket_id;
     use crate::store::testing::{denied_session, new_session, recording, time};
-    use crate::store::{NewSession, Outcome, RecordingState};
+    use crate::store::{Event, EventStatus, NewSession, Outcome, RecordingState};
 
     #[tokio::test]
     async fn a_row_has_the_contracts_names_and_types() {
@@ -174,6 +223,84 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn lists_have_the_newest_events_and_details_all_of_them() {
+        let api = Api::new().await;
+        let new = NewSession { events: Vec::new(), ..new_session() };
+        api.book.open_session(new.clone()).await.unwrap();
+        for n in 0..1003 {
+            let event = Event::now("ssh_exec", EventStatus::Success, json!({"n": n}));
+            api.book.add_event(new.session_id, event).await.unwrap();
+        }
+        let numbers = |row: &Value| {
+            assert_eq!(row["events_total"], 1003);
+            let events = row["events"].as_array().unwrap().iter();
+            events.map(|event| event["metadata"]["n"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        for list in ["/api/v1/sessions", "/api/v1/sessions?changed_after=0"] {
+            let row = api.get(list).await.json()["session_logs"][0].clone();
+            assert_eq!(numbers(&row), (983..1003).collect::<Vec<_>>(), "{list}");
+        }
+        for (query, expected) in [("", 0..1000), ("?events_after=1000", 1000..1003), ("?events_after=2000", 0..0)] {
+            let row = api.get(&format!("{}{query}", path(&new))).await.json();
+            assert_eq!(numbers(&row), expected.collect::<Vec<_>>(), "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_watchers_are_is_for_those_who_read_everybody_s() {
+        let api = Api::new().await;
+        let new = new_session();
+        api.book.open_session(new.clone()).await.unwrap();
+        for kind in ["watch", "watch_end", "typed_input_read", "kill"] {
+            let about = json!({"by": "audrey@example.com", "from": "198.51.100.7"});
+            api.book.add_event(new.session_id, Event::now(kind, EventStatus::Success, about)).await.unwrap();
+        }
+        let lists = ["/api/v1/sessions", "/api/v1/sessions?changed_after=0"];
+        for (person, told) in [("alice", 1), ("audrey", 4)] {
+            let token = api.person(person).await;
+            let mut rows = vec![api.get_as(&token, &path(&new)).await.json()];
+            for list in lists {
+                rows.push(api.get_as(&token, list).await.json()["session_logs"][0].clone());
+            }
+            for row in rows {
+                let events = row["events"].as_array().unwrap().iter().map(|event| &event["metadata"]);
+                let by = events.clone().filter(|about| about["by"] == "audrey@example.com").count();
+                let from = events.filter(|about| about["from"] == "198.51.100.7").count();
+                assert_eq!((by, from), (4, told), "{person}: {row}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_feed_goes_on_where_its_cursor_says() {
+        let api = Api::new().await;
+        let feed = async |cursor: &str| {
+            let fed = api.get(&format!("/api/v1/sessions?changed_after={cursor}&order=asc&page_size=2")).await.json();
+            let rows = fed["session_logs"].as_array().unwrap();
+            let ids = rows.iter().map(|row| row["session_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+            (ids, fed["next_cursor"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(feed("").await, (vec![], "0".to_owned()));
+        let mut opened = Vec::new();
+        for _ in 0..3 {
+            let new = new_session();
+            opened.push(new.session_id.to_string());
+            api.book.open_session(new).await.unwrap();
+        }
+        let (ids, cursor) = feed("0").await;
+        assert_eq!(ids, opened[..2]);
+        let first = opened[0].parse().unwrap();
+        let end = time("2026-03-01T11:00:00Z");
+        api.book.close_session(first, end, Outcome::Closed, String::new(), None).await.unwrap();
+        let (ids, cursor) = feed(&cursor).await;
+        assert_eq!(ids, [&opened[2], &opened[0]].map(String::clone));
+        assert_eq!(feed(&cursor).await, (vec![], cursor.clone()));
+        let row =
+            api.get(&format!("/api/v1/sessions?changed_after={}", cursor.parse::<u64>().unwrap() - 1)).await.json();
+        assert_eq!(row["session_logs"][0]["outcome"], "closed");
+    }
+
+    #[tokio::test]
     async fn filters_reach_the_book() {
         let api = Api::new().await;
         api.book.open_session(new_session()).await.unwrap();
@@ -232,8 +359,15 @@ mod tests {
             ("start_before=2026-03-01", "`start_before`"),
             ("page=1&page=2", "`page` is given twice"),
             ("q=secret", "`q` is not built yet"),
-            ("changed_after=1", "`changed_after` is not built yet"),
-            ("order=asc", "`order` is not built yet"),
+            ("changed_after=x", "`changed_after`"),
+            ("changed_after=-1", "`changed_after`"),
+            ("changed_after=18446744073709551616", "`changed_after`"),
+            ("changed_after=1", "begin again"),
+            ("changed_after=0&order=desc", "`asc`"),
+            ("changed_after=0&page=2", "only `order` and `page_size`"),
+            ("changed_after=0&live=true", "only `order` and `page_size`"),
+            ("changed_after=0&page_size=0", "`page_size`"),
+            ("order=asc", "`order` must come with"),
             ("sort=asc", "unknown parameter `sort`"),
             ("Page=1", "unknown parameter `Page`"),
         ];
@@ -291,6 +425,7 @@ mod tests {
             "type": "sign_in",
             "status": "success",
             "metadata": {"how": "link"}
-        }]
+        }],
+        "events_total": 1
     }"#;
 }

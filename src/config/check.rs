@@ -4,11 +4,12 @@
 //! gives `None` only after it has told why.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -20,8 +21,10 @@ use super::report::Report;
 use super::secret::{Env, SecretError, SecretRef};
 use super::{
     Config, Durability, Gateway, Limits, Listen, Log, LogFormat, Oidc, Origin, OtherAddress, Recording, Roles, SignIn,
-    Tls, host, policies, schema, size, sockets,
+    Tls, Traces, host, policies, schema, size, sockets,
 };
+use crate::geo::Geo;
+use crate::record::keys::RecordingKey;
 use crate::socket::OnFailure;
 
 /// What checks need beside the value: where paths start, where variables are, where mistakes go.
@@ -46,8 +49,10 @@ pub fn config(raw: &Raw, file: &Path, env: Env<'_>, report: &mut Report<'_>) -> 
     let sign_in = check.sign_in(raw.sign_in.as_ref()?);
     check.store(raw.store.as_ref()?);
     let recording = check.recording(raw.recording.as_ref()?);
+    let geo = check.geo(raw.geo.as_ref());
     let limits = check.limits(raw.limits.as_ref()?);
     let log = check.log(raw.log.as_ref()?);
+    let traces = raw.telemetry.as_ref().map(|table| check.traces(table));
     let sockets = sockets::sockets(&raw.socket, raw.listen.as_ref()?, &mut check);
     let policies = policies::policies(&raw.policy, &sockets, &mut check);
     Some(Config {
@@ -59,8 +64,10 @@ pub fn config(raw: &Raw, file: &Path, env: Env<'_>, report: &mut Report<'_>) -> 
         roles,
         sign_in: sign_in?,
         recording: recording?,
+        geo: geo?,
         limits: limits?,
         log: log?,
+        traces: traces.map_or(Some(None), |traces| traces.map(Some))?,
         sockets,
         policies,
         warnings: Vec::new(),
@@ -80,11 +87,16 @@ impl Checker<'_, '_> {
             Some(url)
         });
         let data_dir = self.path(&raw.data_dir)?;
+        let proxy_protocol_from = self.networks(&raw.proxy_protocol_from);
+        if let Some(list) = raw.proxy_protocol_from.as_ref().filter(|_| proxy_protocol_from.iter().any(is_everybody)) {
+            self.report
+                .warn(&list.span(), "everybody may claim any address: name only the balancers before the gateway");
+        }
         let public_url = match url {
             Some(url) => url?,
             None => Origin { host: domain.clone()?, port: listen?.https.port() },
         };
-        Some(Gateway { domain: domain?, public_url, data_dir })
+        Some(Gateway { domain: domain?, public_url, data_dir, proxy_protocol_from })
     }
 
     fn listen(&mut self, table: &Spanned<raw::Listen>) -> Option<Listen> {
@@ -152,15 +164,20 @@ impl Checker<'_, '_> {
     fn roles(&mut self, table: &Spanned<raw::Roles>) -> Roles {
         let admin = self.list(&table.get_ref().admin);
         if admin.is_empty() {
-            self.report.warn(&table.span(), "no group is `admin` in [roles]: nobody can see the session log");
+            self.report.warn(
+                &table.span(),
+                "no group is `admin` in [roles]: nobody can make tokens for others or revoke them",
+            );
         }
-        Roles { admin }
+        let (operator, auditor) = (self.list(&table.get_ref().operator), self.list(&table.get_ref().auditor));
+        Roles { admin, operator, auditor }
     }
 
     fn sign_in(&mut self, table: &Spanned<raw::SignIn>) -> Option<SignIn> {
         let choices = [("confirm", OtherAddress::Confirm), ("deny", OtherAddress::Deny)];
         let other_address = self.choice(table.get_ref().other_address.as_ref()?, &choices, &[])?;
-        Some(SignIn { other_address })
+        let device_groups = self.list(&table.get_ref().device_groups);
+        Some(SignIn { other_address, device_groups })
     }
 
     fn store(&mut self, table: &Spanned<raw::Store>) -> Option<()> {
@@ -185,6 +202,15 @@ impl Checker<'_, '_> {
         let durability = self.choice(raw.durability.as_ref()?, &durability, &[]);
         let max_recording = self.size(raw.max_recording.as_ref()?, 1024..=u64::MAX, "1KiB or more");
         let keep_free = self.size(raw.keep_free.as_ref()?, 0..=u64::MAX, "a size");
+        let key = raw.key.as_ref().map(|typed| self.recording_key(typed));
+        let old_keys = raw.old_keys.iter().flat_map(|list| list.get_ref());
+        let old_keys: Vec<_> = old_keys.map(|typed| self.recording_key(typed)).collect();
+        let retention = raw.retention.as_ref()?;
+        let hundred_years = DAY * 36_500;
+        let kept = self.duration(retention, Duration::from_secs(1)..=hundred_years, "between 1s and 36500d");
+        if kept.is_some_and(|kept| kept < DAY) {
+            self.report.warn(&retention.span(), "sessions and their recordings are removed within a day of their end");
+        }
         let spool = raw.spool.as_ref().map(|typed| self.filled(typed).map(|path| self.base.join(path)));
         Some(Recording {
             on_failure: on_failure?,
@@ -192,7 +218,29 @@ impl Checker<'_, '_> {
             max_recording: max_recording?,
             keep_free: keep_free?,
             spool: spool.map_or(Some(None), |spool| spool.map(Some))?,
+            key: key.map_or(Some(None), |key| key.map(Some))?,
+            old_keys: old_keys.into_iter().collect::<Option<_>>()?,
+            retention: kept?,
         })
+    }
+
+    /// Each file alone first, so that a mistake is told where it stands.
+    fn geo(&mut self, table: Option<&Spanned<raw::Geo>>) -> Option<Geo> {
+        let keys = table.map(|table| [&table.get_ref().city_database, &table.get_ref().country_database]);
+        let mut databases = Vec::new();
+        for typed in keys.into_iter().flatten().flatten() {
+            let files: Vec<PathBuf> = match typed.get_ref() {
+                raw::OneOrMore::One(file) => vec![self.base.join(file)],
+                raw::OneOrMore::More(files) => files.iter().map(|file| self.base.join(file.get_ref())).collect(),
+            };
+            databases.push(self.report.value(typed, Geo::open(&files), "name files in MaxMind's format (.mmdb)"));
+        }
+        Some(Geo::all(databases.into_iter().collect::<Option<Vec<_>>>()?))
+    }
+
+    fn recording_key(&mut self, typed: &Spanned<SecretRef>) -> Option<RecordingKey> {
+        let key = RecordingKey::parse(self.secret(typed)?.expose_secret());
+        self.report.value(typed, key, "`openssl rand -base64 32` makes one")
     }
 
     fn limits(&mut self, table: &Spanned<raw::Limits>) -> Option<Limits> {
@@ -220,6 +268,23 @@ impl Checker<'_, '_> {
         let help = "write error, warn, info, debug or trace, or a filter such as \"info,gatescribe::policy=debug\"";
         self.report.value(level, parsed, help)?;
         Some(Log { format: format?, level: level.get_ref().clone() })
+    }
+
+    fn traces(&mut self, table: &Spanned<raw::Telemetry>) -> Option<Traces> {
+        let raw = table.get_ref();
+        let otlp = self.need(&raw.otlp, table, "telemetry", "otlp", "\"http://127.0.0.1:4318\"");
+        let otlp = otlp.and_then(|typed| {
+            let url = host::collector(typed.get_ref());
+            self.report.value(typed, url, "write where the collector takes OTLP over HTTP: \"http://HOST:4318\"")
+        });
+        let service_name = raw.service_name.as_ref().map(|typed| self.filled(typed));
+        let sample =
+            raw.sample.as_ref().map(|typed| self.within(&typed.span(), *typed.get_ref(), 0.0..=1.0, "0.0 to 1.0"));
+        Some(Traces {
+            otlp: otlp?,
+            service_name: service_name.unwrap_or_else(|| Some("gatescribe".into()))?,
+            sample: sample.unwrap_or(Some(1.0))?,
+        })
     }
 
     /// The value of a key that must be there.
@@ -306,6 +371,22 @@ impl Checker<'_, '_> {
         texts
     }
 
+    /// Networks; a single address is one too.
+    pub fn networks(&mut self, list: &List) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for typed in list.iter().flat_map(|list| list.get_ref()) {
+            let text = typed.get_ref();
+            let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let parsed = parsed.map_err(|_| "this is no network");
+            networks.extend(self.report.value(
+                typed,
+                parsed,
+                "write \"10.0.0.0/8\", \"2001:db8::/32\" or an IP address",
+            ));
+        }
+        networks
+    }
+
     /// An address to listen on.
     pub fn address(&mut self, typed: &Spanned<String>) -> Option<SocketAddr> {
         let address = typed.get_ref().parse().map_err(|_| "this is no address to listen on");
@@ -343,6 +424,10 @@ impl Checker<'_, '_> {
         self.report.error(at, "this is out of range", format!("write {words}"));
         None
     }
+}
+
+fn is_everybody(network: &IpNet) -> bool {
+    network.prefix_len() == 0
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -107,6 +107,20 @@ pub fn issuer_host(text: &str) -> Option<String> {
     (secure || local).then_some(host)
 }
 
+/// Where a collector takes traces, as a whole URL: without a path, `/v1/traces` is meant (OTLP/HTTP).
+pub fn collector(text: &str) -> Result<String, HostError> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or(HostError::Host)?;
+    if text.contains(['?', '#', '@']) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(HostError::Host);
+    }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    host_port(authority, 4318)?;
+    Ok(match path.is_empty() {
+        true => format!("{}/v1/traces", text.trim_end_matches('/')),
+        false => text.to_owned(),
+    })
+}
+
 /// A host name or an IPv4 address. Underscores occur in the names of containers.
 fn name(text: &str) -> Result<String, HostError> {
     let part = |part: &str| {

@@ -21,13 +21,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretString;
 
 pub use error::{ConfigError, ConfigErrors, Position, Warning};
 pub use host::Origin;
 
+use crate::geo::Geo;
 use crate::policy::Policies;
+use crate::record::keys::RecordingKey;
 use crate::socket::{OnFailure, Socket};
 use report::Report;
 use secret::Env;
@@ -57,10 +60,14 @@ pub struct Config {
     pub sign_in: SignIn,
     /// `[recording]`
     pub recording: Recording,
+    /// `[geo]`: its databases, read.
+    pub geo: Geo,
     /// `[limits]`
     pub limits: Limits,
     /// `[log]`
     pub log: Log,
+    /// `[telemetry]`; `None`: no traces are sent.
+    pub traces: Option<Traces>,
     /// Every `[[socket]]`, in the order of the file.
     pub sockets: Vec<Socket>,
     /// Every `[[policy]]`, in the order of the file.
@@ -78,6 +85,8 @@ pub struct Gateway {
     pub public_url: Origin,
     /// Where the gateway keeps what must last.
     pub data_dir: PathBuf,
+    /// Networks whose PROXY protocol header is required and believed.
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// What the gateway listens on.
@@ -118,6 +127,10 @@ pub struct Oidc {
 pub struct Roles {
     /// Groups of administrators.
     pub admin: Vec<String>,
+    /// Groups of operators.
+    pub operator: Vec<String>,
+    /// Groups of auditors.
+    pub auditor: Vec<String>,
 }
 
 /// How people sign in.
@@ -125,6 +138,8 @@ pub struct Roles {
 pub struct SignIn {
     /// What happens where browser and terminal come from different addresses.
     pub other_address: OtherAddress,
+    /// Groups whose people may sign in a device without a browser (RFC 8628); empty: nobody may.
+    pub device_groups: Vec<String>,
 }
 
 /// What happens where browser and terminal come from different addresses.
@@ -150,6 +165,12 @@ pub struct Recording {
     pub keep_free: u64,
     /// A directory in memory for what is being written; `None`: chosen.
     pub spool: Option<PathBuf>,
+    /// What recordings are encrypted with; `None`: a key in `data_dir`.
+    pub key: Option<RecordingKey>,
+    /// Keys of older recordings, to read them.
+    pub old_keys: Vec<RecordingKey>,
+    /// How long after their end sessions and their recordings are kept.
+    pub retention: Duration,
 }
 
 /// When something counts as written.
@@ -182,6 +203,17 @@ pub struct Log {
     pub format: LogFormat,
     /// What is logged, in the words of `tracing_subscriber::EnvFilter`.
     pub level: String,
+}
+
+/// Where traces are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// The collector's URL for traces.
+    pub otlp: String,
+    /// The gateway's name there.
+    pub service_name: String,
+    /// How many of all connections are traced: 0 to 1.
+    pub sample: f64,
 }
 
 /// How log lines look.
@@ -275,6 +307,9 @@ impl Default for Recording {
             max_recording: 10 << 30,
             keep_free: 64 << 20,
             spool: None,
+            key: None,
+            old_keys: Vec::new(),
+            retention: Duration::from_secs(365 * 86_400),
         }
     }
 }

@@ -33,8 +33,10 @@ pub struct Raw {
     pub sign_in: Typed<SignIn>,
     pub store: Typed<Store>,
     pub recording: Typed<Recording>,
+    pub geo: Typed<Geo>,
     pub limits: Typed<Limits>,
     pub log: Typed<Log>,
+    pub telemetry: Typed<Telemetry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub socket: Vec<Spanned<Socket>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -48,6 +50,7 @@ pub struct Gateway {
     pub domain: Text,
     pub public_url: Text,
     pub data_dir: Text,
+    pub proxy_protocol_from: List,
 }
 
 /// `[listen]`
@@ -82,6 +85,8 @@ pub struct Oidc {
 #[serde(deny_unknown_fields, default)]
 pub struct Roles {
     pub admin: List,
+    pub operator: List,
+    pub auditor: List,
 }
 
 /// `[sign_in]`
@@ -89,6 +94,7 @@ pub struct Roles {
 #[serde(deny_unknown_fields, default)]
 pub struct SignIn {
     pub other_address: Text,
+    pub device_groups: List,
 }
 
 /// `[store]`
@@ -108,6 +114,17 @@ pub struct Recording {
     pub max_recording: Text,
     pub keep_free: Text,
     pub spool: Text,
+    pub key: Typed<SecretRef>,
+    pub old_keys: Typed<Vec<Spanned<SecretRef>>>,
+    pub retention: Text,
+}
+
+/// `[geo]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Geo {
+    pub country_database: Typed<OneOrMore>,
+    pub city_database: Typed<OneOrMore>,
 }
 
 /// `[limits]`
@@ -126,6 +143,15 @@ pub struct Limits {
 pub struct Log {
     pub format: Text,
     pub level: Text,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    pub otlp: Text,
+    pub service_name: Text,
+    pub sample: Typed<f64>,
 }
 
 /// `[[socket]]`
@@ -224,14 +250,20 @@ impl Raw {
     pub fn with_defaults(mut self) -> Self {
         let gateway = filled(&mut self.gateway);
         text(&mut gateway.data_dir, "/var/lib/gatescribe");
+        gateway.proxy_protocol_from.get_or_insert_with(|| unplaced(Vec::new()));
         let listen = filled(&mut self.listen);
         text(&mut listen.https, "0.0.0.0:8443");
         text(&mut listen.ssh, "0.0.0.0:2222");
         let oidc = filled(&mut self.oidc);
         text(&mut oidc.groups_claim, "groups");
         text(&mut oidc.session_lifetime, "12h");
-        filled(&mut self.roles).admin.get_or_insert_with(|| unplaced(Vec::new()));
-        text(&mut filled(&mut self.sign_in).other_address, "confirm");
+        let roles = filled(&mut self.roles);
+        for groups in [&mut roles.admin, &mut roles.operator, &mut roles.auditor] {
+            groups.get_or_insert_with(|| unplaced(Vec::new()));
+        }
+        let sign_in = filled(&mut self.sign_in);
+        text(&mut sign_in.other_address, "confirm");
+        sign_in.device_groups.get_or_insert_with(|| unplaced(Vec::new()));
         text(&mut filled(&mut self.store).url, "sqlite");
         let recording = filled(&mut self.recording);
         text(&mut recording.location, "file");
@@ -239,6 +271,7 @@ impl Raw {
         text(&mut recording.durability, "process");
         text(&mut recording.max_recording, "10GiB");
         text(&mut recording.keep_free, "64MiB");
+        text(&mut recording.retention, "365d");
         let on_failure = recording.on_failure.as_ref().map(|typed| typed.get_ref().clone()).unwrap_or_default();
         let limits = filled(&mut self.limits);
         limits.connections_per_address.get_or_insert_with(|| unplaced(100));

@@ -20,24 +20,26 @@ pub struct Table {
 }
 
 /// Keys whose value stands for a secret.
-const SECRETS: &[&str] = &["key", "client_secret", "private_key", "password"];
+const SECRETS: &[&str] = &["key", "old_keys", "client_secret", "private_key", "password"];
 
 /// Every table.
 pub fn tables() -> &'static [Table] {
     static TABLES: OnceLock<Vec<Table>> = OnceLock::new();
     TABLES.get_or_init(|| {
         vec![
-            table::<raw::Raw>("", &["geo"]),
-            table::<raw::Gateway>("gateway", &["proxy_protocol_from"]),
+            table::<raw::Raw>("", &[]),
+            table::<raw::Gateway>("gateway", &[]),
             table::<raw::Listen>("listen", &["postgres", "mysql", "all"]),
             table::<raw::Tls>("tls", &[]),
             table::<raw::Oidc>("oidc", &[]),
-            table::<raw::Roles>("roles", &["operator", "auditor"]),
-            table::<raw::SignIn>("sign_in", &["device_groups"]),
+            table::<raw::Roles>("roles", &[]),
+            table::<raw::SignIn>("sign_in", &[]),
             table::<raw::Store>("store", &[]),
-            table::<raw::Recording>("recording", &["retention"]),
+            table::<raw::Recording>("recording", &[]),
+            table::<raw::Geo>("geo", &[]),
             table::<raw::Limits>("limits", &[]),
             table::<raw::Log>("log", &[]),
+            table::<raw::Telemetry>("telemetry", &[]),
             table::<raw::Socket>("socket", &["record_files"]),
             table::<raw::Upstream>("socket.upstream", &["tls", "roles", "host_ca"]),
             table::<raw::Policy>("policy", &["where", "when", "require", "max_session", "idle_timeout"]),
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn keys_come_from_the_types() {
-        assert_eq!(at("gateway").unwrap().keys, ["domain", "public_url", "data_dir"]);
+        assert_eq!(at("gateway").unwrap().keys, ["domain", "public_url", "data_dir", "proxy_protocol_from"]);
         assert!(at("socket").unwrap().keys.contains(&"type"));
         assert!(tables().iter().all(|table| !table.keys.is_empty()));
         assert!(tables().iter().all(|table| table.keys.iter().all(|key| !table.later.contains(key))));

@@ -51,6 +51,13 @@ pub fn sockets(
     good
 }
 
+/// How people may sign in.
+#[derive(Clone, Copy)]
+struct Ways {
+    link: bool,
+    certificate: bool,
+}
+
 impl Checker<'_, '_> {
     fn socket(&mut self, table: &Spanned<raw::Socket>) -> Option<Socket> {
         let raw = table.get_ref();
@@ -69,7 +76,7 @@ impl Checker<'_, '_> {
         let upstream = upstream.and_then(|upstream| self.upstream(upstream));
         let on_failure = self.on_failure(raw.on_failure.as_ref()?);
         let listen = raw.listen.as_ref().map(|typed| self.address(typed));
-        let links = self.links(raw);
+        let ways = self.sign_in_ways(raw);
         Some(Socket {
             name: name?,
             protocol: protocol?,
@@ -78,13 +85,13 @@ impl Checker<'_, '_> {
             on_failure: on_failure?,
             notice: raw.notice.as_ref().map(|notice| notice.get_ref().clone()),
             listen: listen.map_or(Some(None), |listen| listen.map(Some))?,
-            links: links?,
+            links: ways?.link,
+            certificates: ways?.certificate,
             upstream: upstream?,
         })
     }
 
-    /// Whether links are among the ways to sign in. Certificates always are, for now.
-    fn links(&mut self, raw: &raw::Socket) -> Option<bool> {
+    fn sign_in_ways(&mut self, raw: &raw::Socket) -> Option<Ways> {
         let ways = raw.sign_in.as_ref()?;
         let (mut link, mut certificate) = (false, false);
         for way in ways.get_ref() {
@@ -93,11 +100,11 @@ impl Checker<'_, '_> {
                 false => certificate = true,
             }
         }
-        if !certificate {
-            let words = "`sign_in` without \"certificate\" is not built yet";
+        if !link && !certificate {
+            let words = "an empty `sign_in` lets nobody in";
             self.report.error(&ways.span(), words, "write [\"certificate\"] to turn links off, or leave it out");
         }
-        Some(link)
+        Some(Ways { link, certificate })
     }
 
     fn upstream(&mut self, table: &Spanned<raw::Upstream>) -> Option<UpstreamSpec> {

@@ -70,13 +70,20 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(config.oidc.session_lifetime, Duration::from_secs(12 * 3600));
     assert_eq!(config.roles.admin, ["security"]);
     assert_eq!(config.sign_in.other_address, OtherAddress::Confirm);
+    assert!(config.sign_in.device_groups.is_empty());
     assert!(config.tls.is_none());
     // The typed defaults and the ones in the file are the same.
     assert_eq!(format!("{:?}", config.recording), format!("{:?}", Recording::default()));
     assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
     assert_eq!(format!("{:?}", config.log), format!("{:?}", Log::default()));
     let socket = &config.sockets[0];
-    assert!(socket.record && socket.links && socket.on_failure == OnFailure::EndSession && socket.listen.is_none());
+    assert!(
+        socket.links
+            && socket.certificates
+            && socket.record
+            && socket.on_failure == OnFailure::EndSession
+            && socket.listen.is_none()
+    );
     let UpstreamSpec::Ssh(upstream) = &socket.upstream else { panic!() };
     assert_eq!(upstream.address.to_string(), "10.0.0.5:22");
     assert!(
@@ -229,7 +236,11 @@ fn weak_settings_are_warned_of() {
     let n = lines(HEAD);
     for (from, to, expected) in [
         ("https://idp", "http://localhost:1/", "4:10 the provider is reached without TLS".to_owned()),
-        ("[\"security\"]", "[]", "7:1 no group is `admin` in [roles]: nobody can see the session log".to_owned()),
+        (
+            "[\"security\"]",
+            "[]",
+            "7:1 no group is `admin` in [roles]: nobody can make tokens for others or revoke them".to_owned(),
+        ),
         (
             "[oidc]",
             "public_url = \"https://b\"\n[oidc]",

@@ -2,10 +2,14 @@
 //!
 //! An `Identity` can be made in this module alone, from a verified ID token, or read back from our own store.
 
+pub mod approval;
 pub mod dev_issuer;
+pub mod grants;
 pub mod link;
 pub mod oidc;
 pub mod random;
+pub mod sign_ins;
+pub mod ssh_ca;
 pub mod tokens;
 pub mod x509_ca;
 

@@ -38,6 +38,13 @@ pub fn hashed(secret: &str) -> Hashed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hashed([u8; 32]);
 
+impl Hashed {
+    /// The hash itself, for the book.
+    pub fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
 /// Whether two secrets are equal, in time that depends on their lengths only.
 pub fn same(a: &str, b: &str) -> bool {
     constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()

@@ -34,6 +34,7 @@ fn shell_socket(name: &str, upstream: UpstreamSpec) -> Socket {
         notice: None,
         listen: None,
         links: true,
+        certificates: true,
         upstream,
     }
 }

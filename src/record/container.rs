@@ -7,13 +7,19 @@
 //! header  = "GSCRIBE\n" ‖ version u16 ‖ length u32 ‖ JSON                     chain₀ = BLAKE3(header)
 //! frame   = head (24 bytes) ‖ chainₙ (32 bytes) ‖ body                        chainₙ = BLAKE3(chainₙ₋₁ ‖ head ‖ body)
 //! head    = type u8 ‖ flags u8 ‖ 0 u16 ‖ stored u32 ‖ raw u32 ‖ first observation u64 ‖ observations u32
-//! block   = base time varint ‖ observations (codec.rs); zstd-compressed when flag 1 is set
-//! seal    = length u32 ‖ JSON ‖ index ‖ offset of this frame u64 ‖ "GSEL"
+//! block   = base time varint ‖ observations (codec.rs); zstd-compressed when flag 1 is set, then encrypted
+//! seal    = [proof] length u32 ‖ JSON ‖ index ‖ offset of this frame u64 ‖ "GSEL"
 //! index   = (offset delta varint ‖ time delta varint ‖ first observation delta varint)*
 //! ```
-//! Numbers are little-endian. Frames of unknown types are stepped over but chained. The chain shows changes inside a
-//! file; only a signature over the last hash (a slot in the header waits for it) would show a rewritten file.
+//! Numbers are little-endian. Frames of unknown types are stepped over but chained.
+//!
+//! Version 2 encrypts (`aead` in the header says so): blocks are `nonce (12) ‖ ciphertext ‖ tag (16)`, and the Seal, which
+//! stays readable, begins with a `nonce (12) ‖ tag (16)` over the chain before it. What they are bound to is in `crypt`.
+//! The chain runs over what is stored, so it is checked without any key; it shows changes inside a file. That a file
+//! was rewritten as a whole shows to who has the key, by the Seal's tag; to all others only a signature could show it (a
+//! slot in the header waits for it). Version 1 was not encrypted and stays readable.
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 
@@ -22,9 +28,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::codec::{put_varint, take_varint};
+use super::crypt::{AEAD, BODY_OVERHEAD, FrameKey, FrameSealer, NONCE, Refused, TAG};
 
 /// The version that is written; higher ones are refused.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The longest header, with its prefix.
 pub const MAX_HEADER: usize = 3 * 1024;
 /// The most bytes of a block before compression.
@@ -58,9 +65,9 @@ pub struct Header {
     pub kind: String,
     /// When it began, on the wall clock.
     pub started: jiff::Timestamp,
-    /// How bodies are encrypted: `none` is all there is yet.
+    /// How bodies are encrypted: `aes-256-gcm`, or `none` (version 1).
     pub aead: String,
-    /// Wrapped data keys (later).
+    /// Who can read it: the recording's key, wrapped for each of them (`keys.rs`).
     #[serde(default)]
     pub keys: Vec<serde_json::Value>,
     /// Hash of the recording before this one (later).
@@ -75,6 +82,34 @@ pub struct Header {
     /// Who signs the Seal, and how (later).
     #[serde(default)]
     pub signature: Option<serde_json::Value>,
+}
+
+impl Header {
+    /// A header with nothing in its slots, of a recording that is not encrypted.
+    pub fn new(gateway: Uuid, session: Uuid, recording: Uuid, kind: &str, started: jiff::Timestamp) -> Self {
+        Self {
+            gateway,
+            session,
+            recording,
+            kind: kind.to_owned(),
+            started,
+            aead: "none".to_owned(),
+            keys: Vec::new(),
+            previous: None,
+            policy: None,
+            config: None,
+            signature: None,
+        }
+    }
+
+    /// Whether bodies are encrypted. An error for a cipher of a later version.
+    pub fn encrypted(&self) -> Result<bool, Damage> {
+        match self.aead.as_str() {
+            "none" => Ok(false),
+            AEAD => Ok(true),
+            _ => Err(Damage::LaterVersion),
+        }
+    }
 }
 
 /// A frame's fixed head.
@@ -165,6 +200,12 @@ pub enum Damage {
     /// A body is not what was chained.
     #[error("the chain of hashes is broken")]
     Chain,
+    /// The recording's wrapped key was changed, or belongs to another recording.
+    #[error("its key does not belong to it")]
+    Key,
+    /// Encrypted bytes, or the Seal, were not made by who had the recording's key, or stood elsewhere.
+    #[error("it was not written with the recording's key")]
+    Cipher,
     /// A block does not unpack to what its head says.
     #[error("a block cannot be unpacked")]
     Block,
@@ -187,6 +228,11 @@ impl Chain {
     /// The chain's beginning: the hash of the whole header.
     pub fn start(header: &[u8]) -> Self {
         Self(*blake3::hash(header).as_bytes())
+    }
+
+    /// The hash up to here; at the beginning it is the header's.
+    pub fn hash(&self) -> &[u8; HASH] {
+        &self.0
     }
 
     fn next(&self, head: &[u8], body: &[u8]) -> Self {
@@ -269,33 +315,47 @@ pub fn finish_frame(out: &mut [u8], head: Head, chain: &mut Chain) {
     hash_place.copy_from_slice(&chain.0);
 }
 
-/// Places a block's frame into `out` (emptied first): compressed where that is smaller.
+/// Places a block's frame into `out` (emptied first): compressed where that is smaller, then encrypted.
 ///
 /// `raw` is the base time as a varint and the observations; at most [`MAX_BLOCK`] bytes. Without a compressor it is
-/// stored as it is. Tells whether compressing was worth it.
+/// stored as it is, without a sealer in the clear. Tells whether compressing was worth it.
 pub fn encode_block(
     raw: &[u8],
     first: u64,
     count: u32,
     zstd: Option<&mut zstd::bulk::Compressor<'static>>,
+    sealer: Option<&mut FrameSealer>,
     chain: &mut Chain,
     out: &mut Vec<u8>,
-) -> bool {
+) -> Result<bool, Refused> {
+    let (before, behind) = if sealer.is_some() { (NONCE, TAG) } else { (0, 0) };
     // The room is as large as the raw bytes: a result that does not fit would not have been worth it.
-    out.resize(FRAME_OVERHEAD + raw.len(), 0);
-    let body = out.get_mut(FRAME_OVERHEAD..).unwrap_or_default();
-    let compressed = zstd.and_then(|zstd| zstd.compress_to_buffer(raw, body).ok()).filter(|len| *len < raw.len());
-    let (flags, stored) = match compressed {
+    out.resize(FRAME_OVERHEAD + before + raw.len() + behind, 0);
+    let room = out.get_mut(FRAME_OVERHEAD + before..).and_then(|room| room.get_mut(..raw.len())).unwrap_or_default();
+    let compressed = zstd.and_then(|zstd| zstd.compress_to_buffer(raw, room).ok()).filter(|len| *len < raw.len());
+    let (flags, packed) = match compressed {
         Some(len) => (FLAG_ZSTD, len),
         None => {
-            body.copy_from_slice(raw);
+            room.copy_from_slice(raw);
             (0, raw.len())
         }
     };
+    let stored = before + packed + behind;
     out.truncate(FRAME_OVERHEAD + stored);
     let head = Head { kind: FrameKind::Block, flags, stored: stored as u32, raw: raw.len() as u32, first, count };
+    if let Some(sealer) = sealer {
+        sealer.seal(&head.bytes(), out.get_mut(FRAME_OVERHEAD..).unwrap_or_default())?;
+    }
     finish_frame(out, head, chain);
-    stored < raw.len() - raw.len() / 32
+    Ok(packed < raw.len() - raw.len() / 32)
+}
+
+/// Decrypts a block's body, for [`open_block`]; without a key it is in the clear.
+pub fn decrypt_block<'a>(head: &Head, body: &'a [u8], key: Option<&FrameKey>) -> Result<Cow<'a, [u8]>, Damage> {
+    match key {
+        Some(key) => Ok(key.open(&head.bytes(), body).map_err(|Refused| Damage::Cipher)?.into()),
+        None => Ok(body.into()),
+    }
 }
 
 /// Unpacks a block's body: its base time in microseconds, and its observations.
@@ -317,9 +377,15 @@ pub fn open_block(head: &Head, body: &[u8]) -> Result<(u64, Bytes), Damage> {
 }
 
 /// A Seal's frame, to be placed at `offset` in the file.
-pub fn encode_seal(seal: &Seal, offset: u64, chain: &mut Chain) -> io::Result<Vec<u8>> {
+pub fn encode_seal(
+    seal: &Seal,
+    offset: u64,
+    sealer: Option<&mut FrameSealer>,
+    chain: &mut Chain,
+) -> io::Result<Vec<u8>> {
+    let start = FRAME_OVERHEAD + if sealer.is_some() { BODY_OVERHEAD } else { 0 };
     let json = serde_json::to_vec(seal)?;
-    let mut out = vec![0; FRAME_OVERHEAD];
+    let mut out = vec![0; start];
     out.extend_from_slice(&(json.len() as u32).to_le_bytes());
     out.extend_from_slice(&json);
     let mut last = IndexEntry::default();
@@ -333,11 +399,26 @@ pub fn encode_seal(seal: &Seal, offset: u64, chain: &mut Chain) -> io::Result<Ve
     out.extend_from_slice(SEAL_MAGIC);
     let len = (out.len() - FRAME_OVERHEAD) as u32;
     let head = Head { kind: FrameKind::Seal, flags: 0, stored: len, raw: len, first: seal.observations, count: 0 };
+    if let Some(sealer) = sealer {
+        let told = out.get(start..).unwrap_or_default();
+        let proof = sealer.prove(&[chain.hash(), &head.bytes(), told])?;
+        out.get_mut(FRAME_OVERHEAD..start).unwrap_or_default().copy_from_slice(&proof);
+    }
     finish_frame(&mut out, head, chain);
     Ok(out)
 }
 
-/// Reads a Seal's body. `offset` is where its frame stands in the file.
+/// The proof at the front of an encrypted recording's Seal, and what [`parse_seal`] wants.
+pub fn split_seal(body: &[u8]) -> Result<(&[u8], &[u8]), Damage> {
+    body.split_at_checked(BODY_OVERHEAD).ok_or(Damage::Seal)
+}
+
+/// Checks a Seal's proof; `before` is the chain before its frame.
+pub fn check_seal(head: &Head, proof: &[u8], told: &[u8], before: &Chain, key: &FrameKey) -> Result<(), Damage> {
+    key.check(&[before.hash(), &head.bytes(), told], proof).map_err(|Refused| Damage::Cipher)
+}
+
+/// Reads a Seal's body, without its proof. `offset` is where its frame stands in the file.
 pub fn parse_seal(head: &Head, body: &[u8], offset: u64) -> Result<Seal, Damage> {
     let len = u32::from_le_bytes(array(body, 0).ok_or(Damage::Seal)?) as usize;
     let json_end = len.checked_add(4).ok_or(Damage::Seal)?;
@@ -420,19 +501,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header {
-            gateway: Uuid::nil(),
-            session: Uuid::nil(),
-            recording: Uuid::nil(),
-            kind: "exec".to_owned(),
-            started: jiff::Timestamp::UNIX_EPOCH,
-            aead: "none".to_owned(),
-            keys: Vec::new(),
-            previous: None,
-            policy: None,
-            config: None,
-            signature: None,
-        }
+        Header::new(Uuid::nil(), Uuid::nil(), Uuid::nil(), "exec", jiff::Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -481,7 +550,7 @@ mod tests {
             index,
         };
         let (mut chain, mut check) = (Chain::start(b"x"), Chain::start(b"x"));
-        let frame = encode_seal(&seal, 4711, &mut chain).unwrap();
+        let frame = encode_seal(&seal, 4711, None, &mut chain).unwrap();
         let Front::Whole((head, body), _) = parse_frame(&frame, &mut check).unwrap() else { panic!("incomplete") };
         assert_eq!(chain, check);
         assert_eq!(parse_seal(&head, &frame[body.clone()], 4711), Ok(seal));

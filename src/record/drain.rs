@@ -35,6 +35,7 @@ impl Writer {
                     if state.all_saved() && state.lost.is_none() {
                         // Under the lock, because the next record goes to the beginning. Failing only keeps memory.
                         let _ = self.spool.truncate();
+                        state.rest();
                     }
                     state.job = false;
                 }
@@ -75,21 +76,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads a run back from the spool into `scratch.block`, without its framing; returns the number of records.
+    /// Reads a run back from the spool and decrypts it into `scratch.block`; returns the number of records.
     fn gather(&self, scratch: &mut Scratch, run: Run) -> io::Result<u32> {
         let len = run.to.saturating_sub(run.from);
         scratch.spool.resize(len, 0);
         scratch.block.clear();
         put_varint(&mut scratch.block, run.base_us);
         let read = self.spool.read(run.segment, run.from, &mut scratch.spool)?;
-        let (mut count, mut framed) = (0, 0);
-        for record in self.spool.records(run.segment, &scratch.spool, run.first) {
-            scratch.block.extend_from_slice(record);
-            framed += record.len() + super::spool::RECORD_OVERHEAD;
-            count += 1;
-        }
-        match read == len && framed == len {
-            true => Ok(count),
+        let walked = self.spool.gather(run.segment, &scratch.spool, run.first, &mut scratch.block);
+        match read == len && walked.framed == len {
+            true => Ok(walked.count),
             false => Err(io::Error::new(io::ErrorKind::InvalidData, "the spool was changed by somebody else")),
         }
     }
@@ -137,6 +133,7 @@ impl Writer {
         state.job = false;
         state.finished = Some(Finished { state: recording, size });
         self.changed.send_replace(());
+        self.grown.send_replace(());
     }
 
     /// Records a step of the wall clock against the monotonic one.

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::container::Damage;
+use super::crypt::Refused;
 use crate::error::{Fault, UserFacing};
 
 /// A recording that cannot go on. Its session ends, unless the socket says `continue`.
@@ -63,9 +64,33 @@ pub enum ReadError {
     /// What is there is no recording, or of a later version. Damage further in is a verdict, not an error.
     #[error(transparent)]
     Damaged(#[from] Damage),
+    /// It is encrypted, and the key is not here. The ids of the keys that could open it.
+    #[error("{}", missing_key(.0))]
+    UnknownKey(Vec<String>),
     /// Reading failed.
     #[error("the recording cannot be read: {0}")]
     Io(io::Error),
+}
+
+fn missing_key(ids: &[String]) -> String {
+    match ids {
+        [] => "this recording is encrypted for others, not for this gateway".to_owned(),
+        ids => {
+            format!("this recording is encrypted with the key {}, which this gateway does not have", ids.join(" or "))
+        }
+    }
+}
+
+impl From<Refused> for RecordingLost {
+    fn from(refused: Refused) -> Self {
+        Self::Io(refused.to_string())
+    }
+}
+
+impl From<Refused> for ReadError {
+    fn from(refused: Refused) -> Self {
+        Self::Io(refused.into())
+    }
 }
 
 impl From<io::Error> for ReadError {

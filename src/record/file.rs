@@ -9,15 +9,21 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::container::{self, Chain, IndexEntry, MAX_INDEX, Seal, SealVerdict};
+use super::crypt::FrameSealer;
 
 /// The zstd level of blocks: the fastest that is worth it for terminal text.
 const LEVEL: i32 = 1;
+
+/// Blocks shorter than this are always tried to be compressed.
+const SMALL: usize = 16 * 1024;
 
 /// A container that blocks are appended to.
 pub struct ContainerFile {
     pub(super) file: File,
     len: u64,
     chain: Chain,
+    /// Encrypts; `None` where a recording of version 1 is gone on with.
+    sealer: Option<FrameSealer>,
     index: Index,
     observations: u64,
     raw_bytes: u64,
@@ -91,39 +97,25 @@ impl Noise {
 
 impl ContainerFile {
     /// Creates the container and the directories above it. `sync` makes every append durable before it returns.
-    pub fn create(path: &Path, header: &[u8], sync: bool) -> io::Result<Self> {
-        if let Some(dir) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        }
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        let begun =
-            file.write_all_at(header, 0).and_then(|()| if sync { sync_with_parents(&file, path) } else { Ok(()) });
-        if let Err(error) = begun {
-            let _ = std::fs::remove_file(path);
-            return Err(error);
-        }
+    pub fn create(path: &Path, header: &[u8], sealer: FrameSealer, sync: bool) -> io::Result<Self> {
+        let file = begin(path, header, sync)?;
         let (len, chain) = (header.len() as u64, Chain::start(header));
-        Ok(Self {
-            file,
-            len,
-            chain,
-            index: Index::default(),
-            observations: 0,
-            raw_bytes: 0,
-            sync,
-            torn: false,
-            noise: Noise::default(),
-        })
+        let at = Resume { len, chain, index: Index::default(), observations: 0, raw_bytes: 0 };
+        Ok(Self::at(file, at, Some(sealer), sync))
     }
 
     /// Goes on where a reader found the container's good end, and cuts off what is behind it.
-    pub fn resume(path: &Path, at: Resume, sync: bool) -> io::Result<Self> {
+    pub fn resume(path: &Path, at: Resume, sealer: Option<FrameSealer>, sync: bool) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         if file.metadata()?.len() != at.len {
             file.set_len(at.len)?;
         }
+        Ok(Self::at(file, at, sealer, sync))
+    }
+
+    fn at(file: File, at: Resume, sealer: Option<FrameSealer>, sync: bool) -> Self {
         let Resume { len, chain, index, observations, raw_bytes } = at;
-        Ok(Self { file, len, chain, index, observations, raw_bytes, sync, torn: false, noise: Noise::default() })
+        Self { file, len, chain, sealer, index, observations, raw_bytes, sync, torn: false, noise: Noise::default() }
     }
 
     /// Bytes in the file.
@@ -131,14 +123,22 @@ impl ContainerFile {
         self.len
     }
 
+    /// Observations in it.
+    pub fn observations(&self) -> u64 {
+        self.observations
+    }
+
     /// Appends `scratch.block` as one frame; returns the bytes it took. After an error the frame does not count;
     /// what of it is there looks torn to readers and is cut off before the next append.
     pub fn append(&mut self, scratch: &mut Scratch, base_us: u64, count: u32) -> io::Result<u64> {
         let (mut chain, first) = (self.chain, self.observations);
         let Scratch { block, frame, zstd, .. } = scratch;
-        let tries = self.noise.tries();
-        let worth = container::encode_block(block, first, count, tries.then_some(zstd), &mut chain, frame);
-        if tries {
+        // A small block says nothing of the next one, and trying it costs little.
+        let small = block.len() < SMALL;
+        let tries = small || self.noise.tries();
+        let (zstd, sealer) = (tries.then_some(zstd), self.sealer.as_mut());
+        let worth = container::encode_block(block, first, count, zstd, sealer, &mut chain, frame)?;
+        if tries && !small {
             self.noise.saw(worth);
         }
         let entry = IndexEntry { offset: self.len, time_us: base_us, first };
@@ -161,7 +161,7 @@ impl ContainerFile {
             index: self.index.entries.clone(),
         };
         let mut chain = self.chain;
-        let frame = container::encode_seal(&seal, self.len, &mut chain)?;
+        let frame = container::encode_seal(&seal, self.len, self.sealer.as_mut(), &mut chain)?;
         self.write(&frame)?;
         self.chain = chain;
         Ok(())
@@ -220,8 +220,24 @@ impl Scratch {
     }
 }
 
+/// Makes a container that holds its header only, and the directories above it.
+pub fn begin(path: &Path, header: &[u8], sync: bool) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let begun = file.write_all_at(header, 0).and_then(|()| if sync { sync_with_parents(&file, path) } else { Ok(()) });
+    match begun {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            let _ = std::fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
 /// A new name is durable only when its directory is; the two above it may be new as well.
-fn sync_with_parents(file: &File, path: &Path) -> io::Result<()> {
+pub fn sync_with_parents(file: &File, path: &Path) -> io::Result<()> {
     file.sync_all()?;
     path.ancestors().skip(1).take(3).try_for_each(|dir| File::open(dir)?.sync_all())
 }

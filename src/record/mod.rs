@@ -2,24 +2,36 @@
 //!
 //! An observation goes through [`Tap::record`] into the recording's spool (memory that outlives the process), then it may
 //! be forwarded. A blocking job moves the spool into the container behind everybody's back. [`Reader`] reads both as one,
-//! live or later; [`Recordings::recover`] closes what a crash left open; [`export`] makes what players read.
+//! live or later; [`Recordings::recover`] closes what a crash left open; [`export`] makes what players read; [`verify`]
+//! checks a container without a gateway; [`Recordings::remove`] ends its life.
+//!
+//! Both spool and container are encrypted, always, with a key of the recording's own (`crypt`), which the gateway's key
+//! opens (`keys`).
 //!
 //! Nothing here knows a protocol, the session or the book.
 
 pub mod codec;
 pub mod container;
+pub mod crypt;
 mod drain;
 mod error;
 pub mod export;
 mod file;
+mod follow;
+#[cfg(test)]
+mod keep_tests;
+pub mod keys;
 pub mod observation;
 mod reader;
 mod recover;
+mod remove;
 mod spool;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod verify;
+mod vitals;
 mod writer;
 
 use std::collections::HashMap;
@@ -34,12 +46,18 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use self::container::Header;
+use self::container::{Chain, Header};
+use self::crypt::DataKey;
 pub use self::error::{ReadError, RecordingLost};
 use self::file::{ContainerFile, Scratch};
+pub use self::follow::{Follower, Look};
+use self::keys::Keys;
 pub use self::reader::{Reader, Verdict};
-pub use self::recover::Recovered;
+pub use self::recover::{Recovered, Recovery};
+pub use self::remove::Orphan;
 use self::spool::Spool;
+use self::vitals::Recorded;
+pub use self::vitals::{Trouble, Vitals};
 use self::writer::Writer;
 pub use self::writer::{Budget, Ending, Finished, Tap};
 use crate::socket::OnFailure;
@@ -72,6 +90,8 @@ pub struct Settings {
     pub flush_after: Duration,
     /// The gateway's id, for the containers' headers.
     pub gateway: Uuid,
+    /// What recordings are encrypted with.
+    pub keys: Keys,
 }
 
 /// What an observation survives once it is recorded.
@@ -126,6 +146,7 @@ struct Shared {
     jobs: Arc<Semaphore>,
     scratches: Mutex<Vec<Scratch>>,
     live: Mutex<HashMap<Uuid, Weak<Writer>>>,
+    recorded: Recorded,
 }
 
 impl Recordings {
@@ -145,6 +166,7 @@ impl Recordings {
             jobs: Arc::new(Semaphore::new(JOBS)),
             scratches: Mutex::new(Vec::new()),
             live: Mutex::new(HashMap::new()),
+            recorded: Recorded::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -163,10 +185,11 @@ impl Recordings {
         let settings = &self.shared.settings;
         let container = container_path(&settings.dir, started, session, recording);
         let spool = spool_path(&settings.spool, recording);
-        self.shared.blocking(move || Reader::open(&container, &spool)).await
+        let keys = settings.keys.clone();
+        self.shared.blocking(move || Reader::open(&container, &spool, &keys)).await
     }
 
-    /// The container itself. What a live recording has in its spool is moved there first.
+    /// The container itself, encrypted as it is kept. What a live recording has in its spool is moved there first.
     pub async fn raw(&self, session: Uuid, recording: Uuid, started: Timestamp) -> Result<Raw, ReadError> {
         let writer = self.shared.live().get(&recording).and_then(Weak::upgrade);
         if let Some(writer) = &writer {
@@ -234,23 +257,16 @@ pub fn default_spool(data_dir: &Path) -> PathBuf {
 fn create(shared: Arc<Shared>, new: NewRecording, runtime: tokio::runtime::Handle) -> Result<Tap, RecordingLost> {
     new.budget.spend(0)?;
     let settings = &shared.settings;
-    let header = container::encode_header(&Header {
-        gateway: settings.gateway,
-        session: new.session,
-        recording: new.recording,
-        kind: new.kind.clone(),
-        started: new.started,
-        aead: "none".to_owned(),
-        keys: Vec::new(),
-        previous: None,
-        policy: None,
-        config: None,
-        signature: None,
-    })?;
+    let data = DataKey::random()?;
+    let mut header = Header::new(settings.gateway, new.session, new.recording, &new.kind, new.started);
+    header.aead = crypt::AEAD.to_owned();
+    header.keys = settings.keys.wrap(&data, &header)?;
+    let header = container::encode_header(&header)?;
+    let sealer = data.frames(Chain::start(&header).hash())?.sealer()?;
     let path = container_path(&settings.dir, new.started, new.session, new.recording);
     // The spool first: as long as it is there, a crash is noticed.
-    let spool = Spool::create(&spool_path(&settings.spool, new.recording), &header)?;
-    let container = ContainerFile::create(&path, &header, settings.durability == Durability::Disk)
+    let spool = Spool::create(&spool_path(&settings.spool, new.recording), &header, &data)?;
+    let container = ContainerFile::create(&path, &header, sealer, settings.durability == Durability::Disk)
         .map_err(RecordingLost::from)
         .and_then(|container| match drain::may_append(container.free()?, settings.keep_free, 0, 0, false) {
             true => Ok(container),

@@ -1,8 +1,10 @@
 //! Reads a recording back: live, complete or left by a crash. Container first, then the spool's records that are not in
-//! it yet. Blocking, streaming, bounded: one block or one spool segment at a time. Crash recovery reads through it too.
+//! it yet. Blocking, streaming, bounded: one block or one spool segment at a time. Crash recovery reads through it too,
+//! and `verify`, which may have no key: then it walks the chain and gives out nothing.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +13,10 @@ use super::codec;
 use super::container::{
     self, Chain, Damage, FRAME_OVERHEAD, FrameKind, Front, Header, IndexEntry, MAX_HEADER, Seal, SealVerdict,
 };
+use super::crypt::FrameKey;
 use super::error::ReadError;
 use super::file::{Index, Resume};
+use super::keys::Keys;
 use super::observation::Observation;
 use super::spool::{SEGMENT, SEGMENTS, Spool, read_full};
 
@@ -21,8 +25,9 @@ use super::spool::{SEGMENT, SEGMENTS, Spool, read_full};
 /// Not fused: after `None` of a live recording, call again later for what came since. Ask for the [`Verdict`] at the end.
 pub struct Reader {
     container: File,
-    spool: Option<Spool>,
+    spool: Option<Arc<Spool>>,
     header: Header,
+    lock: Lock,
     /// Where the next frame begins, and what has been seen up to there.
     good: Resume,
     /// The number of the next observation to give out; can be ahead of the container.
@@ -66,6 +71,15 @@ struct Run {
     spooled: bool,
 }
 
+/// What bodies are behind.
+enum Lock {
+    /// Nothing: version 1.
+    None,
+    Key(FrameKey),
+    /// A key that is not here.
+    Shut,
+}
+
 enum End {
     Open,
     Sealed(Seal),
@@ -74,10 +88,28 @@ enum End {
 
 impl Reader {
     /// Opens a container and, while it is live, its spool.
-    pub(super) fn open(container: &Path, spool: &Path) -> Result<Self, ReadError> {
-        // The spool first: it goes only after the Seal is in the container.
-        let spool = Spool::open(spool, false).ok();
-        let container = File::open(container)?;
+    pub(super) fn open(container: &Path, spool: &Path, keys: &Keys) -> Result<Self, ReadError> {
+        // The spool first: it goes only after the Seal is in the container. One that is there and cannot be opened is an
+        // error: what it holds would be missing from what is read.
+        let spool = match Spool::open(spool, false, keys) {
+            Err(ReadError::NotFound) => None,
+            opened => Some(Arc::new(opened?)),
+        };
+        Self::with_spool(container, spool, keys)
+    }
+
+    /// Opens a container with this spool, or with none.
+    pub(super) fn with_spool(container: &Path, spool: Option<Arc<Spool>>, keys: &Keys) -> Result<Self, ReadError> {
+        Self::over(File::open(container)?, spool, Some(keys))
+    }
+
+    /// Opens a container alone. Without keys, of an encrypted one the chain can be checked and nothing be read. Blocks, as
+    /// everything here.
+    pub fn open_file(path: &Path, keys: Option<&Keys>) -> Result<Self, ReadError> {
+        Self::over(File::open(path)?, None, keys)
+    }
+
+    fn over(container: File, spool: Option<Arc<Spool>>, keys: Option<&Keys>) -> Result<Self, ReadError> {
         let mut front = vec![0; MAX_HEADER];
         let len = read_full(&container, &mut front, 0)?;
         front.truncate(len);
@@ -85,17 +117,21 @@ impl Reader {
             return Err(Damage::Header.into());
         };
         front.truncate(len);
-        let good = Resume {
-            len: len as u64,
-            chain: Chain::start(&front),
-            index: Index::default(),
-            observations: 0,
-            raw_bytes: 0,
+        let chain = Chain::start(&front);
+        let lock = match keys {
+            Some(keys) => match keys.unwrap(&header)? {
+                Some(data) => Lock::Key(data.frames(chain.hash())?),
+                None => Lock::None,
+            },
+            None if header.encrypted()? => Lock::Shut,
+            None => Lock::None,
         };
+        let good = Resume { len: len as u64, chain, index: Index::default(), observations: 0, raw_bytes: 0 };
         Ok(Self {
             container,
             spool,
             header,
+            lock,
             good,
             next: 0,
             last: Duration::ZERO,
@@ -122,7 +158,7 @@ impl Reader {
     pub fn verdict(&mut self) -> Verdict {
         let at = self.last;
         if matches!(self.end, End::Open) {
-            if self.spool.as_ref().is_some_and(Spool::locked_elsewhere) {
+            if self.spool.as_ref().is_some_and(|spool| spool.locked_elsewhere()) {
                 return Verdict::Live;
             }
             // The lock goes after the Seal is written: it may have come since the last look.
@@ -140,14 +176,37 @@ impl Reader {
         }
     }
 
+    /// Whether damage has been come upon. Asks no lock, unlike [`Reader::verdict`], so the spool's own holder may ask.
+    pub(super) fn damaged(&self) -> bool {
+        matches!(self.end, End::Damaged(_))
+    }
+
     /// Whether the observation given out last is in the spool only.
     pub(super) fn spooled(&self) -> bool {
         self.run.spooled
     }
 
-    /// Where a container without a Seal can be gone on with.
-    pub(super) fn into_resume(self) -> Resume {
-        self.good
+    /// Bytes of the container that are good.
+    pub(super) fn good(&self) -> u64 {
+        self.good.len
+    }
+
+    /// Observations in the part of the container that is good, by what its frames say.
+    pub(super) fn walked(&self) -> u64 {
+        self.good.observations
+    }
+
+    /// Whether it is encrypted with a key that is not here.
+    pub(super) fn shut(&self) -> bool {
+        matches!(self.lock, Lock::Shut)
+    }
+
+    /// Where a container without a Seal can be gone on with, and the key to do it with.
+    pub(super) fn into_resume(self) -> (Resume, Option<FrameKey>) {
+        match self.lock {
+            Lock::Key(key) => (self.good, Some(key)),
+            Lock::None | Lock::Shut => (self.good, None),
+        }
     }
 
     fn try_next(&mut self) -> Result<Option<Observation>, ReadError> {
@@ -201,7 +260,7 @@ impl Reader {
                 Ok(Front::Need(more)) => need = more,
                 Ok(Front::Whole((head, body), len)) => {
                     let body = self.frame.get(body).unwrap_or_default();
-                    let taken = take(&head, body, &mut self.good, there > len as u64);
+                    let taken = take(&head, body, &self.lock, &mut self.good, there > len as u64);
                     match taken {
                         Ok(Taken::Run(run)) => self.run = run,
                         Ok(Taken::Seal(seal)) => self.end = End::Sealed(seal),
@@ -270,21 +329,34 @@ enum Taken {
 }
 
 /// Checks a frame against what came before it. `more` says that bytes follow it.
-fn take(head: &container::Head, body: &[u8], good: &mut Resume, more: bool) -> Result<Taken, Damage> {
+fn take(head: &container::Head, body: &[u8], lock: &Lock, good: &mut Resume, more: bool) -> Result<Taken, Damage> {
     match head.kind {
         FrameKind::Block => {
             if head.first != good.observations {
                 return Err(Damage::Sequence);
             }
-            let (clock_us, bytes) = container::open_block(head, body)?;
             let end = head.first.checked_add(u64::from(head.count)).ok_or(Damage::Sequence)?;
-            good.index.push(IndexEntry { offset: good.len, time_us: clock_us, first: head.first });
+            let run = match lock {
+                Lock::Shut => Run::default(),
+                Lock::None => open_run(head, body, None, end)?,
+                Lock::Key(key) => open_run(head, body, Some(key), end)?,
+            };
+            good.index.push(IndexEntry { offset: good.len, time_us: run.clock_us, first: head.first });
             good.observations = end;
-            good.raw_bytes += u64::from(head.raw);
-            Ok(Taken::Run(Run { bytes, clock_us, number: head.first, end, spooled: false }))
+            good.raw_bytes = good.raw_bytes.saturating_add(u64::from(head.raw));
+            Ok(Taken::Run(run))
         }
         FrameKind::Seal => {
-            let seal = container::parse_seal(head, body, good.len)?;
+            let told = match lock {
+                Lock::None => body,
+                Lock::Shut => container::split_seal(body)?.1,
+                Lock::Key(key) => {
+                    let (proof, told) = container::split_seal(body)?;
+                    container::check_seal(head, proof, told, &good.chain, key)?;
+                    told
+                }
+            };
+            let seal = container::parse_seal(head, told, good.len)?;
             if more {
                 return Err(Damage::AfterSeal);
             }
@@ -297,15 +369,19 @@ fn take(head: &container::Head, body: &[u8], good: &mut Resume, more: bool) -> R
     }
 }
 
+fn open_run(head: &container::Head, body: &[u8], key: Option<&FrameKey>, end: u64) -> Result<Run, Damage> {
+    let body = container::decrypt_block(head, body, key)?;
+    let (clock_us, bytes) = container::open_block(head, &body)?;
+    Ok(Run { bytes, clock_us, number: head.first, end, spooled: false })
+}
+
 /// All sound records of a segment, whose times count from zero.
 fn read_segment(spool: &Spool, segment: u8, first: u64) -> Result<Option<Run>, ReadError> {
     let mut framed = vec![0; SEGMENT];
     let len = spool.read(segment, 0, &mut framed)?;
     framed.truncate(len);
-    let (mut bytes, mut end) = (Vec::with_capacity(len), first);
-    for record in spool.records(segment, &framed, first) {
-        bytes.extend_from_slice(record);
-        end += 1;
-    }
+    let mut bytes = Vec::new();
+    let walked = spool.gather(segment, &framed, first, &mut bytes);
+    let end = first.saturating_add(u64::from(walked.count));
     Ok((end > first).then(|| Run { bytes: bytes.into(), clock_us: 0, number: first, end, spooled: true }))
 }

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::container::{self, Header};
+use super::crypt::{self, DataKey};
+use super::keys::{Keys, RecordingKey};
 use super::observation::{Direction, Observation, What};
 use super::{Budget, Durability, NewRecording, Recordings, Settings, Tap};
 use crate::socket::OnFailure;
@@ -47,7 +50,23 @@ pub fn settings(root: &Path) -> Settings {
         keep_free: 0,
         flush_after: Duration::from_secs(3600),
         gateway: Uuid::nil(),
+        keys: keys_of(root),
     }
+}
+
+/// The keys of the recordings below `root`; made if there are none, so that whoever opens a copy has them too.
+pub fn keys_of(root: &Path) -> Keys {
+    Keys::new(RecordingKey::load_or_create(&root.join("recording.key")).unwrap().0, Vec::new())
+}
+
+/// New keys, a data key, and the header of a recording that is encrypted with it.
+pub fn sealed_header() -> (Keys, DataKey, Vec<u8>) {
+    let keys = Keys::new(RecordingKey::random().unwrap(), Vec::new());
+    let data = DataKey::random().unwrap();
+    let mut header = Header::new(Uuid::nil(), Uuid::nil(), Uuid::nil(), "exec", jiff::Timestamp::UNIX_EPOCH);
+    header.aead = crypt::AEAD.to_owned();
+    header.keys = keys.wrap(&data, &header).unwrap();
+    (keys, data, container::encode_header(&header).unwrap())
 }
 
 /// A new recording's particulars.

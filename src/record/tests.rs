@@ -21,25 +21,30 @@ use super::testing::*;
 use super::*;
 use crate::store::row::RecordingState;
 
-fn open(root: &Path) -> Recordings {
+pub(super) fn open(root: &Path) -> Recordings {
     Recordings::open(settings(root)).unwrap()
 }
 
-fn container_of(root: &Path, new: &NewRecording) -> PathBuf {
+pub(super) fn container_of(root: &Path, new: &NewRecording) -> PathBuf {
     container_path(&root.join("recordings"), new.started, new.session, new.recording)
+}
+
+/// Observations in the container alone.
+fn on_disk(root: &Path, new: &NewRecording) -> usize {
+    Reader::open_file(&container_of(root, new), Some(&keys_of(root))).unwrap().count()
 }
 
 fn spools(root: &Path) -> usize {
     fs::read_dir(root.join("spool")).unwrap().count()
 }
 
-async fn recover(recordings: &Recordings) -> Vec<Recovered> {
+pub(super) async fn recover(recordings: &Recordings) -> Vec<Recovered> {
     let recordings = recordings.clone();
-    spawn_blocking(move || recordings.recover()).await.unwrap()
+    spawn_blocking(move || recordings.recover(|| {})).await.unwrap()
 }
 
 /// Copies all of a recorder's files, spool first: as they could be found after a SIGKILL somewhere in between.
-fn copy_tree(from: &Path, to: &Path) {
+pub(super) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     let mut entries: Vec<_> = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -223,17 +228,101 @@ async fn without_its_spool_an_open_recording_is_closed_by_name() {
     let close = |recordings: Recordings, new: NewRecording| {
         spawn_blocking(move || recordings.recover_recording(new.session, new.recording, new.started))
     };
-    assert_eq!(close(recordings.clone(), new.clone()).await.unwrap(), None, "it is live");
+    assert_eq!(close(recordings.clone(), new.clone()).await.unwrap(), Recovery::NotNow, "it is live");
     let copy = tempfile::tempdir().unwrap();
     copy_tree(root.path(), copy.path());
     fs::remove_dir_all(copy.path().join("spool")).unwrap();
     let after = open(copy.path());
     assert!(recover(&after).await.is_empty());
-    let recovered = close(after.clone(), new.clone()).await.unwrap().unwrap();
-    assert_eq!(recovered.state, RecordingState::Truncated);
-    assert_eq!(close(after.clone(), new.clone()).await.unwrap(), Some(recovered));
+    let recovered = close(after.clone(), new.clone()).await.unwrap();
+    assert!(matches!(&recovered, Recovery::Closed(found) if found.state == RecordingState::Truncated));
+    assert_eq!(close(after.clone(), new.clone()).await.unwrap(), recovered);
     assert_eq!(whats(read_all(&after, &new).await.0), [output("on disk")]);
-    assert_eq!(close(after, NewRecording { recording: Uuid::now_v7(), ..new }).await.unwrap(), None);
+    let unheard_of = NewRecording { recording: Uuid::now_v7(), ..new.clone() };
+    assert_eq!(close(after.clone(), unheard_of).await.unwrap(), Recovery::Nothing);
+    let path = container_of(copy.path(), &new);
+    fs::write(&path, "damaged from its beginning on").unwrap();
+    let told = close(after.clone(), new.clone()).await.unwrap();
+    assert!(matches!(told, Recovery::Closed(found) if (found.state, found.size) == (RecordingState::Damaged, 29)));
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert_eq!(close(after, new).await.unwrap(), Recovery::NotNow, "it cannot be opened");
+}
+
+#[tokio::test]
+async fn a_damaged_spool_is_no_reason_to_leave_a_recording_open() {
+    let root = tempfile::tempdir().unwrap();
+    let recordings = open(root.path());
+    let (tap, new) = start(&recordings).await;
+    tap.record(output("on disk")).await.unwrap();
+    tap.flush().await.unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(root.path(), copy.path());
+    fs::write(spool_path(&copy.path().join("spool"), new.recording), "no page").unwrap();
+    let after = open(copy.path());
+    assert!(recover(&after).await.is_empty());
+    let (closing, named) = (after.clone(), new.clone());
+    let close = move || closing.recover_recording(named.session, named.recording, named.started);
+    let told = spawn_blocking(close).await.unwrap();
+    assert!(matches!(told, Recovery::Closed(found) if found.state == RecordingState::Truncated));
+    assert_eq!(whats(read_all(&after, &new).await.0), [output("on disk")]);
+    assert!(container_of(copy.path(), &new).with_extension("spool").exists());
+    assert_eq!(spools(copy.path()), 0);
+}
+
+#[tokio::test]
+async fn a_spool_is_kept_beside_a_container_that_is_damaged_from_its_beginning_on() {
+    let root = tempfile::tempdir().unwrap();
+    let recordings = open(root.path());
+    let (tap, new) = start(&recordings).await;
+    tap.record(output("in the spool")).await.unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(root.path(), copy.path());
+    fs::write(container_of(copy.path(), &new), vec![7; 4096]).unwrap();
+    let after = open(copy.path());
+    let close = move || after.recover_recording(new.session, new.recording, new.started);
+    let told = spawn_blocking(close).await.unwrap();
+    assert!(matches!(told, Recovery::Closed(found) if found.state == RecordingState::Damaged));
+    assert_eq!(spools(copy.path()), 0);
+}
+
+#[tokio::test]
+async fn a_spool_that_cannot_be_opened_is_an_error_and_not_an_absence() {
+    let root = tempfile::tempdir().unwrap();
+    let recordings = open(root.path());
+    let (tap, new) = start(&recordings).await;
+    tap.record(output("promised")).await.unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(root.path(), copy.path());
+    let spool = spool_path(&copy.path().join("spool"), new.recording);
+    fs::remove_file(&spool).unwrap();
+    std::os::unix::fs::symlink(&spool, &spool).unwrap();
+    let opened = open(copy.path()).open_reader(new.session, new.recording, new.started).await;
+    assert!(matches!(opened, Err(ReadError::Io(_))));
+}
+
+#[tokio::test]
+async fn a_spool_goes_only_when_all_of_it_is_in_the_sealed_container() {
+    let root = tempfile::tempdir().unwrap();
+    let recordings = open(root.path());
+    let (tap, new) = start(&recordings).await;
+    tap.record(output("in both")).await.unwrap();
+    tap.flush().await.unwrap();
+    tap.record(output("promised")).await.unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(root.path(), copy.path());
+    let (spool, hidden) = (spool_path(&copy.path().join("spool"), new.recording), copy.path().join("hidden"));
+    fs::rename(&spool, &hidden).unwrap();
+    let after = open(copy.path());
+    let (closing, named) = (after.clone(), new.clone());
+    let closed =
+        spawn_blocking(move || closing.recover_recording(named.session, named.recording, named.started)).await.unwrap();
+    assert!(matches!(closed, Recovery::Closed(found) if found.state == RecordingState::Truncated), "without its spool");
+    let bytes = fs::read(&hidden).unwrap();
+    fs::rename(&hidden, &spool).unwrap();
+    assert_eq!(recover(&after).await.len(), 1);
+    assert_eq!(spools(copy.path()), 0);
+    assert_eq!(fs::read(container_of(copy.path(), &new).with_extension("spool")).unwrap(), bytes);
 }
 
 #[tokio::test]
@@ -265,9 +354,10 @@ async fn a_container_cut_or_changed_anywhere_never_lies() {
     let path = container_of(root.path(), &new);
     let whole = fs::read(&path).unwrap();
     let header = whole.windows(6).position(|w| w == b"null}\x01").unwrap() + 5;
+    let keys = keys_of(root.path());
     let read = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let mut reader = Reader::open(&path, Path::new("/nonexistent"))?;
+        let mut reader = Reader::open_file(&path, Some(&keys))?;
         let seen: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
         Ok::<_, ReadError>((seen, reader.verdict()))
     };
@@ -495,7 +585,7 @@ async fn with_disk_durability_ok_means_in_the_container() {
     for n in 0..5 {
         tap.record(output(format!("{n}"))).await.unwrap();
         let container = container_of(root.path(), &new);
-        assert_eq!(Reader::open(&container, Path::new("/nonexistent")).unwrap().count(), n + 1);
+        assert_eq!(Reader::open_file(&container, Some(&keys_of(root.path()))).unwrap().count(), n + 1);
     }
 }
 
@@ -512,7 +602,7 @@ async fn a_quiet_recording_goes_to_disk_by_itself_and_gives_its_memory_back() {
     while writer.lock().saved < 1 {
         changed.changed().await.unwrap();
     }
-    assert_eq!(Reader::open(&container_of(root.path(), &new), Path::new("/nonexistent")).unwrap().count(), 1);
+    assert_eq!(on_disk(root.path(), &new), 1);
     // The job that saved it holds this until it has tidied up.
     let _idle = writer.container.lock().unwrap();
     assert!(fs::metadata(spool).unwrap().len() <= 4096);
@@ -544,7 +634,7 @@ async fn raw_is_the_container_up_to_its_last_whole_frame() {
     let raw = recordings.raw(new.session, new.recording, new.started).await.unwrap();
     let path = container_of(root.path(), &new);
     assert_eq!(raw.len, fs::metadata(&path).unwrap().len());
-    assert_eq!(Reader::open(&path, Path::new("/nonexistent")).unwrap().count(), 1);
+    assert_eq!(on_disk(root.path(), &new), 1);
     let missing = recordings.raw(new.session, Uuid::now_v7(), new.started).await;
     assert!(matches!(missing, Err(ReadError::NotFound)));
 }
@@ -582,19 +672,23 @@ fn a_spool_directory_of_somebody_else_is_refused() {
     assert!(Recordings::open(settings).is_err());
 }
 
-/// A recording of format version 1, made once and kept: it must stay readable for ever.
+/// Recordings of every format version, made once and kept: they must stay readable for ever. Version 2 is encrypted.
 #[tokio::test]
-async fn the_golden_container_stays_readable() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1.gsr");
+async fn the_golden_containers_stay_readable() {
+    let golden_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     if std::env::var_os("GATESCRIBE_MAKE_GOLDEN").is_some() {
-        make_golden(&path).await;
+        make_golden(&golden_dir.join("v2.gsr"), &golden_dir.join("v2.key")).await;
     }
-    let mut reader = Reader::open(&path, Path::new("/nonexistent")).unwrap();
-    let seen: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
-    assert_eq!(reader.verdict(), Verdict::Complete);
-    assert_eq!(reader.header().kind, "golden");
-    assert_eq!(reader.seal().unwrap().observations, 22);
-    assert_eq!(whats(seen), golden());
+    let key = keys::RecordingKey::load(&golden_dir.join("v2.key")).unwrap();
+    let keys = Keys::new(key, Vec::new());
+    for (name, encrypted) in [("v1.gsr", false), ("v2.gsr", true)] {
+        let mut reader = Reader::open_file(&golden_dir.join(name), Some(&keys)).unwrap();
+        let seen: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
+        assert_eq!(reader.verdict(), Verdict::Complete, "{name}");
+        assert_eq!((reader.header().kind.as_str(), reader.header().encrypted()), ("golden", Ok(encrypted)));
+        assert_eq!(reader.seal().unwrap().observations, 22);
+        assert_eq!(whats(seen), golden(), "{name}");
+    }
 }
 
 fn golden() -> Vec<What> {
@@ -628,7 +722,7 @@ fn golden() -> Vec<What> {
     whats
 }
 
-async fn make_golden(path: &Path) {
+async fn make_golden(path: &Path, key: &Path) {
     let root = tempfile::tempdir().unwrap();
     let recordings = open(root.path());
     let new = NewRecording { kind: "golden".to_owned(), ..particulars(OnFailure::EndSession) };
@@ -642,4 +736,5 @@ async fn make_golden(path: &Path) {
     tap.finish(Ending::Complete).await;
     let bytes = fs::read(container_of(root.path(), &new)).unwrap();
     File::create_new(path).unwrap().write_all(&bytes).unwrap();
+    fs::copy(root.path().join("recording.key"), key).unwrap();
 }

@@ -20,7 +20,7 @@ use super::codec::{self, MAX_DATA};
 use super::error::RecordingLost;
 use super::file::ContainerFile;
 use super::observation::What;
-use super::spool::{RECORD_HEAD, RECORD_OVERHEAD, SEGMENT, SEGMENTS, Spool};
+use super::spool::{RECORD_OVERHEAD, SEGMENT, SEGMENTS, Spool};
 use super::{Durability, Shared};
 use crate::socket::OnFailure;
 use crate::store::row::RecordingState;
@@ -160,6 +160,8 @@ pub(super) struct Writer {
     pub(super) lost: CancellationToken,
     /// Announces every change that somebody may wait for. Look at the state after subscribing.
     pub(super) changed: watch::Sender<()>,
+    /// Bumped for those who follow the recording at its end: by every record while somebody does, and by its seal.
+    pub(super) grown: watch::Sender<()>,
     pub(super) on_failure: OnFailure,
     /// Where jobs and timers run.
     pub(super) runtime: tokio::runtime::Handle,
@@ -176,12 +178,15 @@ pub(super) struct State {
     /// The current segment shall be drained too until `saved` reaches it.
     pub flush_to: u64,
     fills: [Fill; SEGMENTS as usize],
+    /// When the oldest unsaved record came, or a little before; in microseconds since the recording's start.
+    oldest_us: u64,
     /// Segments with unsaved records, oldest first.
     order: VecDeque<u8>,
     /// The segment that is written; the last of `order`, or still empty.
     current: Option<u8>,
-    /// Kept for its capacity.
-    head: Vec<u8>,
+    /// A record's beginning, and its place to be encrypted in. Kept for their memory while there is traffic.
+    front: Vec<u8>,
+    room: Vec<u8>,
     /// A drain job is under way.
     pub job: bool,
     /// A timer is under way.
@@ -248,6 +253,7 @@ impl Writer {
             started: new.started,
             lost: CancellationToken::new(),
             changed: watch::Sender::new(()),
+            grown: watch::Sender::new(()),
             on_failure: new.on_failure,
             runtime,
             origin: Instant::now(),
@@ -257,6 +263,16 @@ impl Writer {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that are not in the container yet, and how long the oldest of them has been waiting.
+    pub(super) fn pending(&self) -> (u64, Duration) {
+        let state = self.lock();
+        let bytes: usize = state.fills.iter().map(|fill| fill.used.saturating_sub(fill.saved)).sum();
+        match state.all_saved() {
+            true => (0, Duration::ZERO),
+            false => (bytes as u64, self.origin.elapsed().saturating_sub(Duration::from_micros(state.oldest_us))),
+        }
     }
 
     /// Puts one observation into the spool; its number, or `None` when it was counted as missing (`Continue`).
@@ -291,11 +307,16 @@ impl Writer {
         };
         match placed {
             Ok(Some(number)) => {
+                self.shared.recorded.count(what);
                 if self.shared.settings.durability == Durability::Disk {
                     state.flush_to = state.flush_to.max(state.next);
                 }
                 self.kick(&mut state);
                 self.start_timer(&mut state);
+                // One atomic load where nobody follows. Followers look again by themselves, should they miss one.
+                if self.grown.receiver_count() > 0 {
+                    self.grown.send_replace(());
+                }
                 return Some(Ok(Some(number)));
             }
             Ok(None) => self.kick(&mut state),
@@ -348,15 +369,18 @@ impl Writer {
                 state.current = Some(segment);
                 *fill = Fill::default();
             }
-            state.head.clear();
-            state.head.resize(RECORD_HEAD, 0);
-            let payload = codec::encode(what, at_us.saturating_sub(fill.used_us), &mut state.head);
-            if fill.used + state.head.len() + payload.len() + RECORD_OVERHEAD > SEGMENT {
+            state.front.clear();
+            let payload = codec::encode(what, at_us.saturating_sub(fill.used_us), &mut state.front);
+            if fill.used + state.front.len() + payload.len() + RECORD_OVERHEAD > SEGMENT {
                 state.current = None;
                 continue;
             }
-            let written = self.spool.append(segment, fill.used, state.next, &mut state.head, payload)?;
+            let record = (state.front.as_slice(), payload);
+            let written = self.spool.append(segment, fill.used, state.next, record, &mut state.room)?;
             if fill.used == 0 {
+                if state.order.is_empty() {
+                    state.oldest_us = at_us;
+                }
                 state.order.push_back(segment);
             }
             fill.used += written;
@@ -506,10 +530,16 @@ impl State {
         let Some(fill) = self.fills.get_mut(usize::from(run.segment)) else { return };
         fill.saved = run.to;
         fill.saved_us = run.end_us;
+        self.oldest_us = self.oldest_us.max(run.end_us);
         if fill.saved == fill.used {
             self.order.pop_front();
             self.current = self.current.filter(|current| *current != run.segment);
         }
+    }
+
+    /// Gives the memory back that traffic needed: most sessions are idle most of the time.
+    pub fn rest(&mut self) {
+        (self.front, self.room) = (Vec::new(), Vec::new());
     }
 
     /// Whether the spool holds nothing that is not in the container.
@@ -530,9 +560,11 @@ impl Default for State {
             saved: 0,
             flush_to: 0,
             fills: [Fill::default(); SEGMENTS as usize],
+            oldest_us: 0,
             order: VecDeque::new(),
             current: None,
-            head: Vec::new(),
+            front: Vec::new(),
+            room: Vec::new(),
             job: false,
             timer: false,
             wall_offset_us: 0,

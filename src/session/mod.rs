@@ -30,6 +30,7 @@ use crate::policy::{Action, Denied, Grant, Permit};
 use crate::record::{Budget, RecordingLost};
 use crate::socket::{Protocol, Socket};
 use crate::store::{Event, EventStatus};
+use crate::telemetry::metrics::DenialClass;
 
 /// Somebody at the door: who, where to, from where.
 #[derive(Debug)]
@@ -108,6 +109,7 @@ impl Session {
         let decided = lock(&self.permit).check(self.login(), action);
         if let Err(denied) = &decided {
             let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
+            self.sessions.metrics().denied(self.socket().protocol.session_type(), DenialClass::Action);
             self.note(Event::now(kind, EventStatus::Denied, about)).await;
         }
         decided

@@ -5,6 +5,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::Session;
+use super::registry::until_written;
 use crate::record::observation::What;
 use crate::record::{Ending, NewRecording, RecordingLost, Tap};
 use crate::store::{RecordingRow, RecordingState};
@@ -94,11 +95,9 @@ impl Recording {
         self.sessions.spawn(async move {
             let _sealing = sealing;
             let finished = tap.finish(ending).await;
-            let (state, size) = (finished.state, finished.size);
-            let closed = sessions.store().finish_recording(id, Timestamp::now(), state, size, exit_status).await;
-            if let Err(error) = closed {
-                tracing::error!(recording = %id, %error, "the recording's row could not be closed");
-            }
+            let (state, size, ended) = (finished.state, finished.size, Timestamp::now());
+            until_written("recording", id, || sessions.store().finish_recording(id, ended, state, size, exit_status))
+                .await;
         });
     }
 }

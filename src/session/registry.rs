@@ -12,13 +12,19 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::{End, Kill, Session, Stranger, Visit, lock};
+use crate::geo::Geo;
 use crate::policy::{self, Context, Denied, Grant, Permit, Policies};
 use crate::record::{Budget, Recordings};
 use crate::socket::{Socket, UpstreamSpec};
-use crate::store::{AuthResult, Event, EventStatus, NewSession, Store, StoreError};
+use crate::store::{AuthResult, Event, EventStatus, KillOrder, NewSession, Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::DenialClass;
 
 /// How often `last_seen` of live sessions moves.
 const TOUCH_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the book is looked into for orders that another process wrote.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a kill's caller waits for the connection to be down. More than all that a stalled connection may take in its
 /// front: a second for the goodbye, then its deadlines after the cut.
@@ -42,6 +48,10 @@ pub struct SessionSettings {
     pub max_recording: u64,
     /// The rules.
     pub policies: Arc<Policies>,
+    /// Where addresses are.
+    pub geo: Geo,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// The registry. Cheap to clone.
@@ -61,6 +71,7 @@ struct Shared {
 /// What outlives the connection's own task: what a kill needs.
 pub(super) struct Live {
     pub(super) id: Uuid,
+    session_type: &'static str,
     reason: Mutex<Option<End>>,
     pub(super) ending: CancellationToken,
     closed: CancellationToken,
@@ -114,17 +125,21 @@ impl Sessions {
 
     /// Lets a visitor in, with the grant to reach the upstream; or writes the denial into the book.
     pub async fn open(&self, mut visit: Visit) -> Result<(Session, Grant), OpenError> {
-        let live = Arc::new(Live::new());
+        let live = Arc::new(Live::new(visit.socket.protocol.session_type()));
         // Enrolled before the decision: whoever takes a right away from now on finds this session.
         let enrolled = self.enrol(&live)?;
         let context = Context { client_ip: visit.client.ip() };
+        let decision = tracing::info_span!("decision", socket = visit.socket.name).entered();
         let decided = policy::decide(&self.0.settings.policies, &visit.identity, &visit.socket, &context)
             .and_then(|permit| permit.check(visit.login.as_deref(), connect(&visit)).map(|grant| (permit, grant)));
+        drop(decision);
         let (permit, grant) = match decided {
             Ok(allowed) => allowed,
             Err(denied) => {
                 let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
                 visit.events.push(Event::now("decision", EventStatus::Denied, about));
+                let class = denied.rule().map_or(DenialClass::NoRule, |_| DenialClass::Rule);
+                self.0.settings.metrics.denied(live.session_type, class);
                 self.write_denied(live.id, &visit, &denied).await?;
                 return Err(OpenError::Denied { denied, id: live.id });
             }
@@ -132,6 +147,7 @@ impl Sessions {
         let about = json!({ "rule": grant.rule(), "login": visit.login });
         visit.events.push(Event::now("decision", EventStatus::Success, about));
         let started = Timestamp::now();
+        self.0.settings.metrics.session_opened(live.session_type);
         let row = self.row(live.id, started, &visit, AuthResult::Success, Some(grant.rule().to_owned()), None);
         if let Err(error) = self.0.store.open_session(row).await {
             // The row may have been written all the same, if only the answer was late.
@@ -152,16 +168,17 @@ impl Sessions {
 
     /// Writes a row for a known person who asked for a socket that does not exist. Returns the row's id.
     pub async fn deny_unknown(&self, stranger: Stranger) -> Result<Uuid, StoreError> {
-        let id = Uuid::now_v7();
+        let (id, session_type) = (Uuid::now_v7(), stranger.protocol.session_type());
         let row = NewSession {
             session_id: id,
             server_name: format!("{}.{}", stranger.socket_name, self.0.settings.domain),
             socket_name: stranger.socket_name,
-            session_type: stranger.protocol.session_type(),
+            session_type,
             start_time: Timestamp::now(),
             identity: stranger.identity,
             client_ip: stranger.client.ip(),
             client_port: stranger.client.port(),
+            place: self.0.settings.geo.locate(stranger.client.ip()),
             server_port: stranger.reached.port(),
             upstream: String::new(),
             ssh_user: stranger.login,
@@ -172,6 +189,7 @@ impl Sessions {
             audit_log: false,
             events: stranger.events,
         };
+        self.0.settings.metrics.denied(session_type, DenialClass::UnknownSocket);
         self.0.store.open_session(row).await?;
         Ok(id)
     }
@@ -200,6 +218,29 @@ impl Sessions {
             {
                 tracing::error!(%error, "last_seen could not be written");
             }
+        }
+    }
+
+    /// Carries out the orders that stand in the book, for as long as the gateway runs: whoever wrote one may have died
+    /// before it was told here. Orders are levels, so one that is being carried out already is nothing new.
+    pub async fn keep_obeying(&self) {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tick.tick().await;
+            if self.count() == 0 {
+                continue;
+            }
+            match self.0.store.kill_orders().await {
+                Ok(orders) => orders.into_iter().for_each(|order| self.obey(order)),
+                Err(error) => tracing::error!(%error, "orders to end sessions could not be read"),
+            }
+        }
+    }
+
+    fn obey(&self, order: KillOrder) {
+        let live = lock(&self.0.live).get(&order.session).cloned();
+        if let Some(live) = live.filter(|live| live.reason().is_none()) {
+            live.end(End::Killed(Kill { by: order.by, reason: order.reason }));
         }
     }
 
@@ -241,6 +282,10 @@ impl Sessions {
         Ok(Enrolled { sessions: self, live: Some(live.clone()) })
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.settings.metrics
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.0.store
     }
@@ -267,17 +312,12 @@ impl Sessions {
             // So that whoever sees the end sees whole recordings; a slow disk does not hold the row back for long.
             live.sealing.close();
             let _ = tokio::time::timeout(SEALING, live.sealing.wait()).await;
-            let mut pause = FIRST_PAUSE;
-            loop {
-                let (outcome, words) = (end.outcome(), end.words());
-                match sessions.0.store.close_session(live.id, ended, outcome, words, remaining.clone()).await {
-                    Ok(()) | Err(StoreError::UnknownSession | StoreError::Closed) => break,
-                    Err(error) => tracing::error!(session = %live.id, %error, "the row cannot be closed; trying again"),
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
+            until_written("session", live.id, || {
+                sessions.0.store.close_session(live.id, ended, end.outcome(), end.words(), remaining.clone())
+            })
+            .await;
             tracing::info!(session = %live.id, outcome = ?end.outcome(), "session ended");
+            sessions.0.settings.metrics.session_ended(live.session_type, end.outcome().as_str());
             sessions.let_go(&live);
         });
     }
@@ -330,6 +370,7 @@ impl Sessions {
             identity: visit.identity.clone(),
             client_ip: visit.client.ip(),
             client_port: visit.client.port(),
+            place: self.0.settings.geo.locate(visit.client.ip()),
             server_name: format!("{}.{}", visit.socket.name, self.0.settings.domain),
             server_port: visit.reached.port(),
             upstream: upstream(&visit.socket),
@@ -345,9 +386,10 @@ impl Sessions {
 }
 
 impl Live {
-    fn new() -> Self {
+    fn new(session_type: &'static str) -> Self {
         Self {
             id: Uuid::now_v7(),
+            session_type,
             reason: Mutex::new(None),
             ending: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -382,6 +424,23 @@ impl Drop for Enrolled<'_> {
         if let Some(live) = &self.live {
             self.sessions.let_go(live);
         }
+    }
+}
+
+/// Has the book close a row, and tries until it has, or until there is no row or no book: nobody else would do it while
+/// this process lives.
+pub(super) async fn until_written<W>(what: &'static str, id: Uuid, mut write: impl FnMut() -> W)
+where
+    W: Future<Output = Result<(), StoreError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match write().await {
+            Ok(()) | Err(StoreError::UnknownSession | StoreError::UnknownRecording | StoreError::Closed) => return,
+            Err(error) => tracing::error!(what, %id, %error, "a row cannot be closed; trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

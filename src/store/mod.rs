@@ -5,13 +5,20 @@
 
 mod error;
 pub mod row;
+mod sign_in;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;
+mod token;
 
 pub use error::StoreError;
 pub use row::{
-    AuthResult, Event, EventStatus, Filter, NewSession, NewToken, Ordered, Outcome, Page, RecordingRow, RecordingState,
-    Role, SessionRow, TokenRow,
+    AuditEntry, AuthResult, Event, EventStatus, ExpiredSession, Feed, Filter, NewSession, Ordered, Outcome, Owner,
+    Page, RecordingRow, RecordingState, SessionRow,
 };
-pub use sqlite::Store;
+pub use sign_in::{
+    CertificateKind, CertificateRow, NewCertificate, NewSocketToken, RevokedPerson, SignInRow, SignInsOf,
+    SocketTokenRow,
+};
+pub use sqlite::{KillOrder, Store};
+pub use token::{BrowserSignIn, IN_BROWSER, NewToken, Scope, TokenRow, ValidToken};

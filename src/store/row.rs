@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::geo::Place;
 use crate::identity::Identity;
 
 /// A session about to be written into the book.
@@ -25,6 +27,8 @@ pub struct NewSession {
     pub client_ip: IpAddr,
     /// From which port.
     pub client_port: u16,
+    /// Where that address is.
+    pub place: Place,
     /// The name that the client reached, as `<socket>.<domain>`.
     pub server_name: String,
     /// The port that the client reached.
@@ -48,7 +52,7 @@ pub struct NewSession {
 }
 
 /// Authorization, apart from how the connection went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthResult {
     /// Allowed in.
@@ -58,7 +62,7 @@ pub enum AuthResult {
 }
 
 /// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// In good order.
@@ -87,8 +91,28 @@ pub enum Outcome {
     Refused,
 }
 
+impl Outcome {
+    /// The word for it in rows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Expired => "expired",
+            Self::Idle => "idle",
+            Self::PolicyChanged => "policy_changed",
+            Self::IdentityLost => "identity_lost",
+            Self::Killed => "killed",
+            Self::RecordingLost => "recording_lost",
+            Self::Shutdown => "shutdown",
+            Self::Crashed => "crashed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Whether an event went well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventStatus {
     /// It went well.
@@ -100,7 +124,7 @@ pub enum EventStatus {
 }
 
 /// Something worth a line in the session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// When.
     pub created_at: Timestamp,
@@ -110,6 +134,7 @@ pub struct Event {
     /// How it went.
     pub status: EventStatus,
     /// Details, an object.
+    #[schema(value_type = Object)]
     pub metadata: serde_json::Value,
 }
 
@@ -121,7 +146,7 @@ impl Event {
 }
 
 /// The state of one recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordingState {
     /// Being written.
@@ -135,42 +160,50 @@ pub enum RecordingState {
 }
 
 /// One recording of a session (for SSH: one channel).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RecordingRow {
     /// UUIDv7.
     pub recording_id: Uuid,
     /// `shell`, `exec`, `subsystem`.
     pub kind: String,
     /// The command line, where there is one (lossy UTF-8).
+    #[schema(required)]
     pub command: Option<String>,
     /// When it began.
     pub start_time: Timestamp,
     /// When it ended; null while live.
+    #[schema(required)]
     pub end_time: Option<Timestamp>,
     /// Its state.
     pub state: RecordingState,
     /// `screen`, `structured`, `opaque`.
     pub legibility: String,
     /// Bytes kept on disk; null while live.
+    #[schema(required)]
     pub size: Option<u64>,
     /// The program's exit status, where one was told.
+    #[schema(required)]
     pub exit_status: Option<u32>,
 }
 
 /// A row of the session log, exactly as the API answers it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the contract's names, explained there and in NewSession")]
 pub struct SessionRow {
     pub session_id: Uuid,
     pub socket_id: Uuid,
     pub socket_name: String,
     pub start_time: Timestamp,
+    #[schema(required)]
     pub end_time: Option<Timestamp>,
     pub last_seen: Timestamp,
     pub user_email: String,
+    #[schema(required)]
     pub name: Option<String>,
+    #[schema(required)]
     pub picture: Option<String>,
     pub sub: String,
+    #[schema(required)]
     pub nickname: Option<String>,
     pub actor: String,
     pub server_name: String,
@@ -178,29 +211,66 @@ pub struct SessionRow {
     pub upstream: String,
     pub client_ip: String,
     pub client_port: String,
+    #[schema(required)]
     pub country_code: Option<String>,
+    #[schema(required)]
     pub country: Option<String>,
+    #[schema(required)]
     pub city: Option<String>,
     pub session_type: String,
+    #[schema(required)]
     pub sshuser: Option<String>,
     pub audit_log: bool,
     pub killed: bool,
     pub result: AuthResult,
+    #[schema(required)]
     pub outcome: Option<Outcome>,
+    #[schema(required)]
     pub end_reason: Option<String>,
+    #[schema(required)]
     pub rule: Option<String>,
     pub durability: String,
+    #[schema(required)]
     pub legibility: Option<String>,
     /// After a kill: `none`, `unknown`, or what still runs upstream. Null otherwise.
+    #[schema(required)]
     pub remaining: Option<String>,
     pub recordings: Vec<RecordingRow>,
+    /// In lists and in the feed the newest only; see `events_total`.
     pub events: Vec<Event>,
+    /// How many events there are in all.
+    pub events_total: u64,
+}
+
+/// Whose sessions. An e-mail address would not do: providers give them to somebody else later.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    issuer: String,
+    subject: String,
+}
+
+impl Owner {
+    /// This person.
+    pub fn of(identity: &Identity) -> Self {
+        Self { issuer: identity.issuer().to_owned(), subject: identity.subject().to_owned() }
+    }
+
+    /// `iss`
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// `sub`
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
 }
 
 /// Which sessions to list. Every field that is set must hold.
 #[derive(Clone, Debug, Default)]
 #[expect(missing_docs, reason = "the contract's filter names")]
 pub struct Filter {
+    pub owner: Option<Owner>,
     pub socket_id: Option<Uuid>,
     pub socket_name: Option<String>,
     pub session_type: Option<String>,
@@ -225,46 +295,34 @@ pub enum Ordered {
     Unknown,
 }
 
-/// What a token may do. More come with users' tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Everything.
-    Admin,
+/// A line of the audit log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its number; they go up.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// Who: an e-mail address, a token's label, or `gateway`.
+    pub actor: String,
+    /// What was done: `session.removed`, …
+    pub action: String,
+    /// To what: an id.
+    pub subject: String,
+    /// Details, an object.
+    pub details: serde_json::Value,
 }
 
-/// An API token about to be written into the book. The secret itself never gets here.
-#[derive(Clone, Debug)]
-pub struct NewToken {
-    /// SHA-256 of the secret.
-    pub hash: [u8; 32],
-    /// What it is for, for people who read the log.
-    pub label: String,
-    /// Whose it is, where it is somebody's.
-    pub email: Option<String>,
-    /// What it may do.
-    pub role: Role,
-    /// When it was made.
-    pub created: Timestamp,
-    /// From when on it counts no more.
-    pub expires: Timestamp,
-}
-
-/// An API token as the book knows it.
+/// A session that has been kept for long enough, and its recordings with when they began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRow {
-    /// What it is for.
-    pub label: String,
-    /// Whose it is.
-    pub email: Option<String>,
-    /// What it may do.
-    pub role: Role,
-    /// When it was made.
-    pub created: Timestamp,
-    /// From when on it counts no more.
-    pub expires: Timestamp,
-    /// When it was used before, to the minute.
-    pub last_used: Option<Timestamp>,
+#[expect(missing_docs, reason = "as in SessionRow")]
+pub struct ExpiredSession {
+    pub session_id: Uuid,
+    pub socket_id: Uuid,
+    pub socket_name: String,
+    pub user_email: String,
+    pub start_time: Timestamp,
+    pub end_time: Timestamp,
+    pub recordings: Vec<(Uuid, Timestamp)>,
 }
 
 /// One page of a list.
@@ -274,4 +332,13 @@ pub struct Page {
     pub rows: Vec<SessionRow>,
     /// How many there are in all.
     pub total: u64,
+}
+
+/// A piece of the feed.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The rows as they are now, in the order of their last changes.
+    pub rows: Vec<SessionRow>,
+    /// The cursor behind the last of them; the one that was asked with when there are none.
+    pub next: u64,
 }

@@ -59,6 +59,7 @@ pub(crate) fn new_session() -> NewSession {
         identity: identity(Timestamp::now() + SignedDuration::from_hours(12)),
         client_ip: "192.0.2.7".parse().unwrap(),
         client_port: 50022,
+        place: crate::geo::Place::default(),
         server_name: "shell.access.example.com".to_owned(),
         server_port: 2222,
         upstream: "10.0.0.5:22".to_owned(),

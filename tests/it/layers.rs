@@ -14,16 +14,21 @@ const LAYERS: &[(&str, u8)] = &[
     ("gateway", 7),
     ("api", 6),
     ("accept", 6),
+    ("proxy_protocol", 6),
     ("proto", 5),
     ("upstream", 4),
     ("session", 3),
+    ("keeping", 3),
     ("store", 2),
     ("record", 2),
     ("identity::*", 2),
     ("config", 2),
+    ("geo", 2),
     ("telemetry", 2),
+    ("files", 2),
     ("record::codec", 1),
     ("record::container", 1),
+    ("record::crypt", 1),
     ("record::export", 1),
     ("record::observation", 1),
     ("policy", 1),
@@ -31,6 +36,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("identity", 0),
     ("socket", 0),
     ("error", 0),
+    ("address", 0),
 ];
 
 /// Outside crates that only these modules (and what is below them) may name.
@@ -39,11 +45,29 @@ const PINNED: &[(&str, &[&str])] = &[
     ("refinery", &["store"]),
     ("openidconnect", &["identity::oidc", "identity::dev_issuer"]),
     ("russh", &["proto::ssh", "upstream::ssh"]),
+    ("ssh_key", &["identity::ssh_ca", "identity::sign_ins", "cli::login"]),
+    ("rcgen", &["identity::x509_ca", "cli::login"]),
     ("axum", &["api", "identity::dev_issuer"]),
     ("hyper", &["api", "identity::dev_issuer"]),
     ("hyper_util", &["api", "identity::dev_issuer"]),
+    ("utoipa", &["api", "identity::tokens", "store"]),
+    ("utoipa_axum", &["api"]),
+    ("ppp", &["proxy_protocol"]),
+    ("maxminddb", &["geo"]),
+    ("asciicast", &["record::export"]),
+    ("prometheus_client", &["telemetry"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("tracing_opentelemetry", &["telemetry"]),
     ("anyhow", &["main", "cli"]),
     ("clap", &["main", "cli"]),
+    ("comfy_table", &["cli"]),
+    ("webbrowser", &["cli::login"]),
+    ("p12_keystore", &["cli::login"]),
+    ("avt", &["record::export", "api::watch"]),
+    ("listenfd", &["gateway::listeners"]),
+    ("sd_notify", &["gateway::notify"]),
 ];
 
 /// Modules that are values in, values out.
@@ -56,6 +80,7 @@ const PURE: &[&str] = &[
     "record::observation",
     "socket",
     "error",
+    "address",
 ];
 
 /// What a pure module does not use: no runtime, no files, no network, no clock.

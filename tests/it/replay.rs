@@ -126,7 +126,7 @@ async fn formats_that_are_not_built_are_refused() {
     ssh.run("web", "true").await;
     let api = gateway.admin().await;
     let row = api.ended("web").await;
-    for format in ["cast3", "har", "mp4", ""] {
+    for format in ["jsonl", "har", "mp4", ""] {
         api.log(&row, None, format).await.error(400);
     }
     api.log(&row, Some(uuid::Uuid::nil()), "cast").await.error(404);

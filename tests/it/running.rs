@@ -7,7 +7,7 @@ use std::time::Duration;
 use gatescribe::store::Outcome;
 
 use crate::harness::issuer::Issuer;
-use crate::harness::{Gateway, SOON, Setup, Ssh, Sshd, eventually, free_port};
+use crate::harness::{Gateway, SOON, Setup, Ssh, Sshd, eventually, free_port, process};
 
 fn gatescribe(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gatescribe")).args(args).output().unwrap()
@@ -176,10 +176,45 @@ async fn a_session_that_ends_in_time_is_left_to_end_when_the_gateway_stops() {
     let ssh = gateway.signed_in("alice", "web").await;
     let mut last = ssh.start(&["web@gate", "echo begun; sleep 2; echo ended"]);
     assert_eq!(last.receive_line().await, "begun");
-    assert!(gateway.stop().await.success());
+    process::signal(gateway.pid(), rustix::process::Signal::TERM);
+    eventually("nobody else is let in meanwhile", SOON, async || {
+        std::net::TcpStream::connect(("127.0.0.1", gateway.ssh)).is_err().then_some(())
+    })
+    .await;
+    assert!(process::is_alive(gateway.pid()));
     assert_eq!(last.finish(SOON).await.ok(), "ended\n");
+    eventually("the gateway stops", SOON, async || gateway.has_ended().then_some(())).await;
     gateway.start_again().await;
     assert_eq!(gateway.admin().await.newest("web").await.outcome, Some(Outcome::Closed));
+}
+
+#[tokio::test]
+async fn a_hang_up_is_nothing_to_serve() {
+    let sshd = Sshd::start().await;
+    let gateway = Setup::new().ssh("web", &sshd).start().await;
+    let ssh = gateway.signed_in("alice", "web").await;
+    let mut cat = ssh.start(&["web@gate", "cat"]);
+    for round in 1..3 {
+        process::signal(gateway.pid(), rustix::process::Signal::HUP);
+        eventually("it is told", SOON, async || {
+            (gateway.log().matches("nothing to reload yet").count() == round).then_some(())
+        })
+        .await;
+    }
+    cat.send(b"a").await;
+    assert_eq!(cat.receive(1).await, b"a");
+    assert_eq!(ssh.run("web", "echo in").await.ok(), "in\n");
+}
+
+#[tokio::test]
+async fn the_demo_stops_when_its_terminal_is_gone() {
+    let mut gateway = Gateway::demo(Some("alice")).await;
+    let ssh = Ssh::new(gateway.ssh);
+    assert_eq!(ssh.run("shell", "echo in").await.ok(), "in\n");
+    for _ in 0..2 {
+        process::signal(gateway.pid(), rustix::process::Signal::HUP);
+    }
+    assert!(gateway.ended().await.success());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Signing in by a link: what the terminal shows, what the browser asks, and everything that must not work.
 
+use std::time::Duration;
+
 use gatescribe::identity::dev_issuer::Flaw;
 use gatescribe::store::{AuthResult, EventStatus, Outcome};
 
@@ -77,6 +79,18 @@ async fn wrong_digits_three_times_are_the_end() {
     assert!(gateway.admin().await.rows("socket_name=web").await.is_empty());
     // The key was not remembered.
     assert_eq!(ssh.start(&["-o", "BatchMode=yes", "web@gate", "true"]).finish(SOON).await.status, Some(255));
+}
+
+#[tokio::test]
+async fn a_person_may_take_their_time_over_the_digits() {
+    let (_sshd, gateway) = gate().await;
+    let mut sign_in = Ssh::new(gateway.ssh).sign_in(&["web@gate", "echo in"]).await;
+    let digits = gateway.browser().approve(&sign_in.link, "alice").await;
+    eventually("the terminal asks", SOON, async || (!sign_in.asked().is_empty()).then_some(())).await;
+    // Longer than keepalives are apart: anything that the gateway sends during authentication ends OpenSSH.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    sign_in.answer(&digits);
+    assert_eq!(sign_in.ssh.finish(SOON).await.ok(), "in\n");
 }
 
 #[tokio::test]

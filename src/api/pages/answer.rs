@@ -21,16 +21,23 @@ pub(super) struct Page {
     status: StatusCode,
     title: &'static str,
     body: Markup,
+    /// Where its forms may lead beside here.
+    forms_to: Option<String>,
 }
 
 impl Page {
     pub(super) fn ok((title, body): (&'static str, Markup)) -> Self {
-        Self { status: StatusCode::OK, title, body }
+        Self { status: StatusCode::OK, title, body, forms_to: None }
+    }
+
+    /// Its form's answer leads to this place, which is none of a request's making.
+    pub(super) fn with_forms_to(self, place: &str) -> Self {
+        Self { forms_to: Some(place.to_owned()), ..self }
     }
 
     /// The one page that every failure gets: what happened, and what to do.
     pub(super) fn failure(status: StatusCode, title: &'static str, words: &str) -> Self {
-        Self { status, title, body: view::failure(title, words) }
+        Self { status, title, body: view::failure(title, words), forms_to: None }
     }
 
     /// A form that did not come from our own page in this browser.
@@ -44,8 +51,9 @@ impl IntoResponse for Page {
     fn into_response(self) -> Response {
         // Without random bytes the page goes out without its style: the policy below then names nothing.
         let nonce = random::code().unwrap_or_default();
+        let forms_to = self.forms_to.map(|place| format!(" {place}")).unwrap_or_default();
         let policy = format!(
-            "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; \
+            "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'{forms_to}; base-uri 'none'; \
              frame-ancestors 'none'"
         );
         let policy = HeaderValue::try_from(policy).unwrap_or(NOTHING);
@@ -62,7 +70,9 @@ impl From<LinkRefused> for Page {
             LinkRefused::Expired => (StatusCode::GONE, "Link expired"),
             LinkRefused::Used => (StatusCode::GONE, "Link already used"),
             LinkRefused::Denied => (StatusCode::GONE, "Link denied"),
-            LinkRefused::GoneAway | LinkRefused::WrongDigits => (StatusCode::GONE, "Link no longer valid"),
+            LinkRefused::GoneAway | LinkRefused::WrongDigits | LinkRefused::Upgraded => {
+                (StatusCode::GONE, "Link no longer valid")
+            }
             LinkRefused::OtherAddress { .. } | LinkRefused::OtherAddressForbidden { .. } => {
                 (StatusCode::FORBIDDEN, "Different places")
             }

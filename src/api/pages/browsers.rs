@@ -10,7 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::address::customer;
 use crate::identity::Identity;
+use crate::identity::approval::{Approval, RevokedPeople};
 use crate::identity::oidc::Flow;
 use crate::identity::random::{self, Hashed, NoRandomness};
 
@@ -24,8 +26,10 @@ const MAX_SESSIONS_OF_ONE: usize = 16;
 const MAX_FLOWS: usize = 10_000;
 const MAX_FLOWS_FROM_ADDRESS: usize = 32;
 
-#[derive(Default)]
-pub(super) struct Browsers(Mutex<Tables>);
+pub(super) struct Browsers {
+    tables: Mutex<Tables>,
+    revoked: RevokedPeople,
+}
 
 #[derive(Default)]
 struct Tables {
@@ -50,18 +54,33 @@ pub(super) struct Session {
 /// A browser that was sent to the provider.
 struct OnTheWay {
     browser: Hashed,
+    /// Of its [`customer`].
     address: IpAddr,
     expires: Instant,
     flow: Flow,
     fresh_for: Option<Hashed>,
 }
 
+impl Session {
+    /// The person, as they agree to something now.
+    pub(super) fn approval(&self) -> Approval {
+        Approval::new(self.identity.clone(), self.opened)
+    }
+}
+
 impl Browsers {
+    /// Nobody yet. Whoever is revoked is signed out.
+    pub(super) fn new(revoked: RevokedPeople) -> Self {
+        Self { tables: Mutex::default(), revoked }
+    }
+
     /// The signed-in browser that sent these headers.
     pub(super) fn session(&self, headers: &HeaderMap) -> Option<Session> {
         let id = random::hashed(cookie(headers, SESSION)?);
         let mut tables = self.lock();
-        if tables.sessions.get(&id)?.identity.expires() <= Timestamp::now() {
+        let session = tables.sessions.get(&id)?;
+        let revoked = self.revoked.since(session.identity.email(), session.opened);
+        if revoked || session.identity.expires() <= Timestamp::now() {
             tables.sessions.remove(&id);
             return None;
         }
@@ -116,6 +135,7 @@ impl Browsers {
             None => random::code()?,
         };
         let state = random::hashed(flow.state());
+        let address = customer(address);
         let (expires, hashed) = (Instant::now() + FLOW_LIFETIME, random::hashed(&browser));
         let mut tables = self.lock();
         tables.make_room_for_flow(address);
@@ -136,7 +156,7 @@ impl Browsers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,7 +178,7 @@ impl Tables {
         }
     }
 
-    /// Anybody can begin a flow, so an address that begins many pushes out its own.
+    /// Anybody can begin a flow, so a customer who begins many pushes out their own.
     fn make_room_for_flow(&mut self, address: IpAddr) {
         let now = Instant::now();
         self.flows.retain(|_, flow| flow.expires > now);

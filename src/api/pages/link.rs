@@ -63,9 +63,11 @@ pub(super) async fn show(
         Place::Forbidden { terminal } => Page::from(LinkRefused::OtherAddressForbidden { terminal, browser }),
         Place::Other { terminal } if session.fresh_for != Some(link) => {
             shared.browsers.warn(&headers, link);
-            Page::ok(view::warning(&asked, terminal, browser, &code))
+            Page::ok(view::warning(&asked, terminal, browser, &shared.pages.geo, &code))
         }
-        Place::Same | Place::Other { .. } => Page::ok(view::question(&asked, &session, browser, &code)),
+        Place::Same | Place::Other { .. } => {
+            Page::ok(view::question(&asked, &session, browser, &shared.pages.geo, &code))
+        }
     }
     .into_response()
 }
@@ -103,7 +105,7 @@ pub(super) async fn decide(
     let links = &shared.pages.links;
     let fresh = session.fresh_for == Some(random::hashed(&code));
     match answer {
-        Answer::Approve => match links.approve(&code, session.identity, client.ip(), fresh) {
+        Answer::Approve => match links.approve(&code, session.approval(), client.ip(), fresh) {
             Ok(digits) => Page::ok(view::digits(digits.as_str())).into_response(),
             // The page with the warning says it better than a refusal.
             Err(LinkRefused::OtherAddress { .. }) => go(&path(&code)),

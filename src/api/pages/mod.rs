@@ -1,11 +1,13 @@
-//! The sign-in pages: plain HTML made here, no script, no build step. They approve and deny links, take the browser to
-//! the identity provider and back, and hand an administrator a token.
+//! The sign-in pages: plain HTML made here, no script, no build step. They approve and deny links and the command
+//! line's sign-ins, take the browser to the identity provider and back, and hand people their API tokens.
 //!
 //! Where a browser is sent next is never taken from a request: only this module's own paths are kept in a flow. Links
 //! and origins come from `public_url`, never from `Host`.
 
 mod answer;
+mod authorize;
 mod browsers;
+mod device;
 mod guard;
 mod link;
 mod sign_in;
@@ -14,6 +16,7 @@ mod tests;
 mod token;
 mod view;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -28,9 +31,13 @@ use secrecy::SecretString;
 
 use self::answer::Page;
 use self::browsers::Browsers;
+use crate::geo::Geo;
 use crate::identity::Identity;
+use crate::identity::approval::{Approval, RevokedPeople};
+use crate::identity::grants::Grants;
 use crate::identity::link::Links;
 use crate::identity::oidc::Oidc;
+use crate::identity::tokens::Role;
 
 /// The longest body of a form, in bytes.
 const MAX_FORM: usize = 8 * 1024;
@@ -42,18 +49,24 @@ pub struct PagesState {
     pub oidc: Oidc,
     /// The links to approve.
     pub links: Links,
+    /// What the command line is granted.
+    pub grants: Grants,
+    /// Who is signed out of every browser.
+    pub revoked: RevokedPeople,
     /// The gateway's own origin.
     pub public_url: Url,
-    /// Who is an administrator, by the roles in force now.
-    pub is_admin: Arc<dyn Fn(&Identity) -> bool + Send + Sync>,
-    /// What makes administrators' API tokens.
+    /// Where addresses are.
+    pub geo: Geo,
+    /// What makes API tokens.
     pub tokens: Arc<dyn TokenIssuer>,
 }
 
-/// Makes API tokens. Asked only for somebody whom [`PagesState::is_admin`] calls an administrator.
+/// Makes API tokens that act for a person.
 pub trait TokenIssuer: Send + Sync + 'static {
-    /// A new token for this person.
-    fn issue<'a>(&'a self, who: &'a Identity) -> BoxFuture<'a, Result<IssuedToken, TokenNotIssued>>;
+    /// The role that the token would have now.
+    fn role_of(&self, who: &Identity) -> Role;
+    /// A new token for this person, whose browser is at `from`.
+    fn issue<'a>(&'a self, who: &'a Approval, from: IpAddr) -> BoxFuture<'a, Result<IssuedToken, TokenNotIssued>>;
 }
 
 /// A token that was just made; shown once.
@@ -72,7 +85,7 @@ pub struct TokenNotIssued(pub String);
 
 /// The routes. The service must be made with `ConnectInfo<SocketAddr>`: the client's address is taken from there.
 pub fn router(state: PagesState) -> Router {
-    let shared = Shared { browsers: Arc::default(), pages: state };
+    let shared = Shared { browsers: Arc::new(Browsers::new(state.revoked.clone())), pages: state };
     Router::new()
         .route("/", get(landing))
         .route("/sign-in", get(sign_in::start))
@@ -81,6 +94,10 @@ pub fn router(state: PagesState) -> Router {
         .route("/link/{code}", get(link::show).post(link::decide))
         .route("/link/{code}/sign-in", get(link::sign_in_again))
         .route("/token", get(token::ask).post(token::issue))
+        .route("/oauth/authorize", get(authorize::ask).post(authorize::decide))
+        .route("/oauth/authorize/sign-in", get(authorize::sign_in_again))
+        .route("/device", get(device::ask).post(device::decide))
+        .route("/device/sign-in", get(device::sign_in_again))
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(middleware::map_response_with_state(shared.clone(), answer::harden))
         .with_state(shared)
@@ -100,6 +117,5 @@ impl FromRef<Shared> for PagesState {
 
 async fn landing(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let session = shared.browsers.session(&headers);
-    let is_admin = session.as_ref().is_some_and(|session| (shared.pages.is_admin)(&session.identity));
-    Page::ok(view::landing(session.as_ref(), is_admin)).into_response()
+    Page::ok(view::landing(session.as_ref())).into_response()
 }

@@ -1,4 +1,4 @@
-//! An administrator's API token, shown once. Until `gatescribe login` is built.
+//! A person's API token, shown once. It acts for them with the role that their groups have.
 
 use std::net::SocketAddr;
 
@@ -21,14 +21,13 @@ pub(super) async fn ask(
         let aim = Aim { return_to: "/token".into(), fresh: false, fresh_for: None };
         return begin(&shared, &headers, client.ip(), aim).await;
     };
-    match (shared.pages.is_admin)(&session.identity) {
-        true => Page::ok(view::token_question(&session)).into_response(),
-        false => not_an_administrator().into_response(),
-    }
+    let role = shared.pages.tokens.role_of(&session.identity);
+    Page::ok(view::token_question(&session, role)).into_response()
 }
 
 pub(super) async fn issue(
     State(shared): State<Shared>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     form: Result<Form<Bare>, FormRejection>,
 ) -> Response {
@@ -37,10 +36,7 @@ pub(super) async fn issue(
         Ok(session) => session,
         Err(page) => return page.into_response(),
     };
-    if !(shared.pages.is_admin)(&session.identity) {
-        return not_an_administrator().into_response();
-    }
-    match shared.pages.tokens.issue(&session.identity).await {
+    match shared.pages.tokens.issue(&session.approval(), client.ip()).await {
         Ok(issued) => {
             tracing::info!(email = session.identity.email(), expires = %issued.expires, "an API token was issued");
             Page::ok(view::token(&issued)).into_response()
@@ -51,9 +47,4 @@ pub(super) async fn issue(
             Page::failure(StatusCode::SERVICE_UNAVAILABLE, "Not possible now", words).into_response()
         }
     }
-}
-
-fn not_an_administrator() -> Page {
-    let words = "only administrators get a token for the API: ask one, or sign out and use another account";
-    Page::failure(StatusCode::FORBIDDEN, "For administrators", words)
 }

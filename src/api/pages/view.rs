@@ -8,7 +8,9 @@ use secrecy::ExposeSecret;
 
 use super::IssuedToken;
 use super::browsers::Session;
+use crate::geo::Geo;
 use crate::identity::link::{Asked, Asks};
+use crate::identity::tokens::Role;
 
 /// A page's title and what stands in it.
 type Content = (&'static str, Markup);
@@ -32,15 +34,13 @@ pub(super) fn frame(title: &str, nonce: &str, body: &Markup) -> Markup {
     }
 }
 
-pub(super) fn landing(session: Option<&Session>, is_admin: bool) -> Content {
+pub(super) fn landing(session: Option<&Session>) -> Content {
     let body = html! {
         h1 { "Gatescribe" }
         p { "This gateway leads to servers for people who may use them, and writes down what happens." }
         @if let Some(session) = session {
             p { "You are signed in as " strong { (session.identity.email()) } "." }
-            @if is_admin {
-                p { a href="/token" { "Get a token for the API" } }
-            }
+            p { a href="/token" { "Get a token for the API" } }
             form method="post" action="/signout" {
                 (csrf(session))
                 button { "Sign out" }
@@ -53,18 +53,18 @@ pub(super) fn landing(session: Option<&Session>, is_admin: bool) -> Content {
     ("Welcome", body)
 }
 
-pub(super) fn question(asked: &Asked, session: &Session, browser: IpAddr, code: &str) -> Content {
+pub(super) fn question(asked: &Asked, session: &Session, browser: IpAddr, geo: &Geo, code: &str) -> Content {
     let confirmed = terminal(asked).filter(|terminal| !crate::identity::link::same_place(*terminal, browser));
     let body = html! {
         h1 { "Is this you?" }
         @if let Some(terminal) = confirmed {
             p.warning role="alert" {
-                "The terminal is at " strong { (terminal) } ", this browser is at " strong { (browser) } ". "
+                "The terminal is at " (spot(geo, terminal)) ", this browser is at " (spot(geo, browser)) ". "
                 "Approve only if that terminal is yours."
             }
         }
         p { "A terminal asks to sign in as " strong { (session.identity.email()) } "." }
-        (requests(asked))
+        (requests(asked, geo))
         p { "If you did not just start this connection yourself, deny it: somebody may be trying to use your name." }
         form method="post" action={ "/link/" (code) } {
             (csrf(session))
@@ -76,15 +76,15 @@ pub(super) fn question(asked: &Asked, session: &Session, browser: IpAddr, code: 
     ("Sign in to a terminal", body)
 }
 
-pub(super) fn warning(asked: &Asked, terminal: IpAddr, browser: IpAddr, code: &str) -> Content {
+pub(super) fn warning(asked: &Asked, terminal: IpAddr, browser: IpAddr, geo: &Geo, code: &str) -> Content {
     let body = html! {
         div.warning role="alert" {
             h1 { "Two different places" }
-            p { "The terminal that asks is at " strong { (terminal) } "." }
-            p { "This browser is at " strong { (browser) } "." }
+            p { "The terminal that asks is at " (spot(geo, terminal)) "." }
+            p { "This browser is at " (spot(geo, browser)) "." }
             p { "If somebody sent you this link, close this page: they would get in under your name." }
         }
-        (requests(asked))
+        (requests(asked, geo))
         p { "If that terminal is yours, sign in again to confirm it." }
         p { a.button href={ "/link/" (code) "/sign-in" } { "Sign in again to confirm" } }
     };
@@ -118,11 +118,19 @@ pub(super) fn signed_out() -> Content {
     ("Signed out", body)
 }
 
-pub(super) fn token_question(session: &Session) -> Content {
+pub(super) fn token_question(session: &Session, role: Role) -> Content {
+    let (who, may) = match role {
+        Role::User => ("", "see your sessions and their recordings, and end them"),
+        Role::Auditor => (", an auditor", "see everybody's sessions and their recordings"),
+        Role::Operator => (", an operator", "see everybody's sessions and their recordings, and end them"),
+        Role::Admin => (
+            ", an administrator",
+            "see and end everybody's sessions, read what everybody typed, make tokens for others, and sign people out",
+        ),
+    };
     let body = html! {
         h1 { "A token for the API" }
-        p { "You are " strong { (session.identity.email()) } ", an administrator. Whoever has the token can read the "
-            "session log and end sessions." }
+        p { "You are " strong { (session.identity.email()) } (who) ". Whoever has the token can " (may) "." }
         form method="post" action="/token" {
             (csrf(session))
             button.main { "Make a token" }
@@ -149,7 +157,7 @@ pub(super) fn failure(title: &str, words: &str) -> Markup {
     }
 }
 
-fn requests(asked: &Asked) -> Markup {
+fn requests(asked: &Asked, geo: &Geo) -> Markup {
     html! {
         @for asks in &asked.asks {
             dl {
@@ -157,7 +165,7 @@ fn requests(asked: &Asked) -> Markup {
                 @if let Some(login) = &asks.login {
                     dt { "Login" } dd { (login) }
                 }
-                dt { "From" } dd { (asks.client.ip().to_canonical()) }
+                dt { "From" } dd { (spot(geo, asks.client.ip())) }
                 dt { "Program" } dd { (asks.software) }
                 @if let Some(key) = &asks.proven_key {
                     dt { "Key" } dd { (key) }
@@ -168,19 +176,28 @@ fn requests(asked: &Asked) -> Markup {
     }
 }
 
+/// An address, with its place where that is known.
+fn spot(geo: &Geo, address: IpAddr) -> Markup {
+    let address = address.to_canonical();
+    html! {
+        strong { (address) }
+        @if let Some(place) = geo.locate(address).words() { " (" (place) ")" }
+    }
+}
+
 fn terminal(asked: &Asked) -> Option<IpAddr> {
     asked.asks.first().map(|asks: &Asks| asks.client.ip().to_canonical())
 }
 
-fn csrf(session: &Session) -> Markup {
+pub(super) fn csrf(session: &Session) -> Markup {
     html! { input type="hidden" name="csrf" value=(session.csrf); }
 }
 
-fn second(at: Timestamp) -> String {
+pub(super) fn second(at: Timestamp) -> String {
     at.strftime("%H:%M:%S UTC").to_string()
 }
 
-fn minute(at: Timestamp) -> String {
+pub(super) fn minute(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
@@ -194,6 +211,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;border:1px
 border-radius:.5rem;padding:.75rem;margin:1rem 0}\
 dt{opacity:.75}dd{margin:0;overflow-wrap:anywhere}\
 a{color:var(--main)}\
+input{font:inherit;padding:.5rem;max-width:100%;box-sizing:border-box}\
 button,.button{display:inline-block;font:inherit;padding:.6rem 1.2rem;margin:.25rem 0;border-radius:.5rem;\
 border:2px solid var(--main);background:none;color:inherit;text-decoration:none;cursor:pointer}\
 button.main{background:var(--main);color:Canvas}\

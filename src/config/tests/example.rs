@@ -11,8 +11,9 @@ fn the_example_is_good_as_it_is() {
     // And the settings it shows are the defaults.
     let file = uncommented();
     let head = toml::to_string(&raw::Raw::default().with_defaults()).unwrap().parse::<toml::Table>().unwrap();
-    for (section, keys) in head {
-        for (key, default) in keys.as_table().unwrap().iter().filter(|(key, _)| *key != "admin") {
+    // Nobody has a role by default.
+    for (section, keys) in head.into_iter().filter(|(section, _)| section != "roles") {
+        for (key, default) in keys.as_table().unwrap() {
             assert_eq!(file[&section][key], *default, "[{section}] {key}");
         }
     }
@@ -27,8 +28,19 @@ fn the_example_is_good_with_every_setting_on() {
     std::fs::copy(certs.join("gateway.key"), certs.join("web-1.key")).unwrap();
     std::fs::write(dir.path().join("known_hosts"), "").unwrap();
     let known_hosts = dir.path().join("known_hosts").display().to_string();
-    let text = uncomment(EXAMPLE).replace("/etc/ssh/ssh_known_hosts", &known_hosts);
+    for name in ["recording.key", "recording-2025.key"] {
+        std::fs::write(dir.path().join(name), "0123456789abcdef".repeat(4)).unwrap();
+        std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let text = uncomment(EXAMPLE)
+        .replace("/etc/ssh/ssh_known_hosts", &known_hosts)
+        .replace("/etc/gatescribe/recording", &dir.path().join("recording").display().to_string());
     std::fs::create_dir(dir.path().join("config")).unwrap();
+    std::fs::create_dir(dir.path().join("geo")).unwrap();
+    for name in ["country", "city-ipv4", "city-ipv6"] {
+        let file = dir.path().join("geo").join(name).with_extension("mmdb");
+        std::fs::write(file, crate::geo::testing::empty_database()).unwrap();
+    }
     let (config, _) = parse(&text, &dir.path().join("config/gatescribe.toml"), &env).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(config.warnings, []);
     assert_eq!((config.sockets.len(), config.policies.rules.len()), (2, 2));
@@ -80,6 +92,7 @@ const GOLDEN: &str = r#"[gateway]
 domain = "access.example.com"
 public_url = "https://access.example.com:8443"
 data_dir = "/var/lib/gatescribe"
+proxy_protocol_from = []
 
 [listen]
 https = "0.0.0.0:8443"
@@ -94,9 +107,12 @@ session_lifetime = "12h"
 
 [roles]
 admin = ["security"]
+operator = []
+auditor = []
 
 [sign_in]
 other_address = "confirm"
+device_groups = []
 
 [store]
 url = "sqlite"
@@ -107,6 +123,7 @@ on_failure = "end-session"
 durability = "process"
 max_recording = "10GiB"
 keep_free = "64MiB"
+retention = "365d"
 
 [limits]
 connections_per_address = 100

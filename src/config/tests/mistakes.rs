@@ -24,7 +24,14 @@ fn every_mistake_is_told_at_its_place() {
         ("[recordings]\n".into(), "1:2 unknown key `recordings` in the file | did you mean `recording`?"),
         ("[log]\nclient_id = 1\n".into(), "2:1 unknown key `client_id` in [log] | `client_id` belongs to [oidc]"),
         ("[log]\nabcdefgh = 1\n".into(), "2:1 unknown key `abcdefgh` in [log] | there are: format, level"),
-        ("[geo]\n".into(), "1:2 `geo` in the file is not built yet | leave it out"),
+        (
+            "[geo]\ncountry = \"x\"\n".into(),
+            "2:1 unknown key `country` in [geo] | there are: country_database, city_database",
+        ),
+        (
+            "[geo]\ncountry_database = \"no/such.mmdb\"\n".into(),
+            "2:20 dir/no/such.mmdb: No such file or directory (os error 2) | name files in MaxMind's format (.mmdb)",
+        ),
         (format!("{policy}where = {{ networks = [] }}\n"), "4:1 `where` in [[policy]] is not built yet | leave it out"),
         (
             format!("{policy}[policy.allow.ssh]\n  sftp = \"read\"\n"),
@@ -76,6 +83,10 @@ fn every_mistake_is_told_at_its_place() {
         ("[limits]\nhandshake = \"0s\"\n".into(), "2:13 this is out of range | write between 1s and 10m"),
         ("[limits]\nchannels_per_connection = 0\n".into(), "2:27 this is out of range | write 1 or more"),
         ("[log]\nlevel = \"a=b=c\"\n".into(), "2:9 this is no log level"),
+        ("[recording]\nretention = \"0s\"\n".into(), "2:13 this is out of range | write between 1s and 36500d"),
+        ("[recording]\nkey = \"AAAA\"\n".into(), "2:7 a secret does not stand here itself"),
+        ("[recording]\nkey = \"env:SECRET\"\n".into(), "2:7 this is no recording key: 32 random bytes"),
+        ("[recording]\nold_keys = [\"env:SECRET\"]\n".into(), "2:13 this is no recording key: 32 random bytes"),
         // Sockets.
         (good.replace("name = \"a\"\n", ""), "1:1 `name` is missing in [[socket]] | write name = \"web-1\""),
         (good.replace("\"a\"", "\"Web\""), "2:8 this is no DNS label"),
@@ -84,8 +95,7 @@ fn every_mistake_is_told_at_its_place() {
         (good.replace("\"ssh\"", "\"shh\""), "3:8 unknown word \"shh\" | did you mean \"ssh\"?"),
         (format!("{good}{good}"), "10:8 there is another socket called \"a\" | give every socket its own name"),
         ("[[socket]]\nname = \"a\"\ntype = \"ssh\"\n".into(), "1:1 `upstream` is missing in [[socket]]"),
-        (good.replace("type", "sign_in = [\"link\"]\ntype"), "3:11 `sign_in` without \"certificate\" is not built yet"),
-        (good.replace("type", "sign_in = []\ntype"), "3:11 `sign_in` without \"certificate\" is not built yet"),
+        (good.replace("type", "sign_in = []\ntype"), "3:11 an empty `sign_in` lets nobody in"),
         (format!("{up}kind = \"shell\"\n"), "5:8 the built-in shell is for `gatescribe demo`"),
         (format!("{up}kind = \"docker\"\n"), "5:8 \"docker\" is not built yet | there is \"ssh\" or \"shell\""),
         (without("address"), "4:1 `address` is missing in [socket.upstream] | write address = \"10.0.0.5:22\""),

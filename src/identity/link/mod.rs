@@ -19,12 +19,19 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use reqwest::Url;
+use tokio::time::Instant;
 
 use self::table::Table;
+use super::approval::Approval;
 use super::{Identity, random};
 use crate::error::{Fault, UserFacing};
 
 pub use self::waiting::{Answer, LinkState, Waiting};
+
+/// What a terminal is told whose link ends because another process answers browsers now.
+const UPGRADED: &str = "the gateway was upgraded; connect again";
+/// What a terminal is told whose link was approved by somebody who is revoked.
+pub const REVOKED: &str = "this sign-in was revoked; connect again for a new link";
 
 /// How links behave.
 #[derive(Clone, Debug)]
@@ -144,6 +151,9 @@ pub enum LinkRefused {
     /// Too many connections wait from this address.
     #[error("too many connections from this address wait for a sign-in")]
     TooManyFromAddress,
+    /// The process that showed it has been replaced by a newer one.
+    #[error("{UPGRADED}")]
+    Upgraded,
     /// No random bytes, so no code.
     #[error(transparent)]
     NoRandomness(#[from] random::NoRandomness),
@@ -197,13 +207,20 @@ impl Links {
 
     /// Approves a pending link, once. `fresh`: the person signed in again, for this link, after the warning about the
     /// different addresses. The digits are for the browser alone.
-    pub fn approve(&self, code: &str, identity: Identity, browser: IpAddr, fresh: bool) -> Result<Digits, LinkRefused> {
-        if identity.expires() <= Timestamp::now() {
+    pub fn approve(
+        &self,
+        code: &str,
+        approval: impl Into<Approval>,
+        browser: IpAddr,
+        fresh: bool,
+    ) -> Result<Digits, LinkRefused> {
+        let approval = approval.into();
+        if approval.identity().expires() <= Timestamp::now() {
             return Err(LinkRefused::SignInExpired);
         }
         let digits = Digits(random::six_digits()?);
         let other = self.0.settings.other_address;
-        self.0.lock().approve(random::hashed(code), identity, digits.clone(), (browser, fresh, other))?;
+        self.0.lock().approve(random::hashed(code), approval, digits.clone(), (browser, fresh, other))?;
         Ok(digits)
     }
 
@@ -211,6 +228,16 @@ impl Links {
     pub fn deny(&self, code: &str, by: &Identity) -> Result<(), LinkRefused> {
         let words = format!("{} denied this sign-in in the browser", printable(by.email()));
         self.0.lock().refuse(random::hashed(code), words)
+    }
+
+    /// Ends the links that the people with this e-mail address approved and whose digits nobody typed yet.
+    pub fn forget(&self, email: &str) {
+        self.0.lock().forget(email);
+    }
+
+    /// Ends every link and makes no more: browsers reach another process from now on, which does not know them.
+    pub fn close(&self) {
+        self.0.lock().close();
     }
 
     fn url(&self, code: &str) -> String {
@@ -277,6 +304,7 @@ impl UserFacing for LinkRefused {
             Self::TooManyFromAddress => {
                 "too many connections from your address wait for a sign-in, finish or close one".into()
             }
+            Self::Upgraded => UPGRADED.into(),
             Self::NoRandomness(_) => "the gateway cannot make a link now, tell an administrator".into(),
         }
     }
@@ -296,11 +324,12 @@ pub fn same_place(a: IpAddr, b: IpAddr) -> bool {
 }
 
 async fn approve_alone(links: Links, id: random::Hashed, sign_in: BoxFuture<'static, Result<Identity, String>>) {
+    let since = Instant::now();
     let signed_in = sign_in.await;
     let mut table = links.0.lock();
     // The connection may have gone meanwhile; then there is nothing to do.
     let _ = match signed_in {
-        Ok(identity) => table.sign_in(id, identity),
+        Ok(identity) => table.sign_in(id, Approval::new(identity, since)),
         Err(words) => table.refuse(id, words),
     };
 }

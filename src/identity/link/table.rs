@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::waiting::{Answer, LinkState};
-use super::{Asked, Asks, Digits, LinkRefused, LinkSettings, OtherAddress, Place, same_place};
-use crate::identity::Identity;
+use super::{Asked, Asks, Digits, LinkRefused, LinkSettings, OtherAddress, Place, REVOKED, UPGRADED, same_place};
+use crate::identity::approval::Approval;
 use crate::identity::random::{self, Hashed};
 
 /// Wrong digits before a link is void.
@@ -25,6 +25,7 @@ pub(super) struct Table {
     links: HashMap<Hashed, Link>,
     ended: VecDeque<(Hashed, LinkRefused)>,
     tickets: u64,
+    closed: bool,
 }
 
 /// Which of a link's connections.
@@ -43,7 +44,7 @@ struct Link {
 }
 
 struct Approved {
-    identity: Identity,
+    approval: Approval,
     digits: Digits,
     tries_left: u8,
 }
@@ -81,7 +82,7 @@ impl Table {
     pub(super) fn approve(
         &mut self,
         id: Hashed,
-        identity: Identity,
+        approval: Approval,
         digits: Digits,
         (browser, fresh, other): (IpAddr, bool, OtherAddress),
     ) -> Result<(), LinkRefused> {
@@ -91,7 +92,7 @@ impl Table {
             Place::Forbidden { terminal } => return Err(LinkRefused::OtherAddressForbidden { terminal, browser }),
             Place::Same | Place::Other { .. } => {}
         }
-        link.approved = Some(Approved { identity, digits, tries_left: TRIES });
+        link.approved = Some(Approved { approval, digits, tries_left: TRIES });
         link.state.send_replace(LinkState::AsksDigits);
         Ok(())
     }
@@ -102,9 +103,9 @@ impl Table {
         let Some(approved) = &mut link.approved else { return Answer::Void };
         let typed: String = typed.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
         if random::same(approved.digits.as_str(), &typed) {
-            let identity = approved.identity.clone();
-            self.end(id, LinkState::SignedIn(identity.clone()), LinkRefused::Used);
-            return Answer::Right(identity);
+            let approval = approved.approval.clone();
+            self.end(id, LinkState::SignedIn(approval.clone()), LinkRefused::Used);
+            return Answer::Right(approval);
         }
         // Counted for the link, not for the connection: joining must not give more tries.
         approved.tries_left = approved.tries_left.saturating_sub(1);
@@ -119,9 +120,9 @@ impl Table {
     }
 
     /// Signs a link's connections in without digits.
-    pub(super) fn sign_in(&mut self, id: Hashed, identity: Identity) -> Result<(), LinkRefused> {
+    pub(super) fn sign_in(&mut self, id: Hashed, approval: Approval) -> Result<(), LinkRefused> {
         self.pending(id)?;
-        self.end(id, LinkState::SignedIn(identity), LinkRefused::Used);
+        self.end(id, LinkState::SignedIn(approval), LinkRefused::Used);
         Ok(())
     }
 
@@ -141,7 +142,27 @@ impl Table {
         }
     }
 
+    /// Ends the links that these people approved and whose digits nobody typed yet.
+    pub(super) fn forget(&mut self, email: &str) {
+        let of_them = |link: &Link| link.approved.as_ref().is_some_and(|approved| approved.approval.is_of(email));
+        let ids: Vec<_> = self.links.iter().filter(|(_, link)| of_them(link)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.end(id, LinkState::Refused(REVOKED.into()), LinkRefused::Denied);
+        }
+    }
+
+    /// Ends every link, and makes no more: another process answers browsers from now on.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        for id in self.links.keys().copied().collect::<Vec<_>>() {
+            self.end(id, LinkState::Refused(UPGRADED.into()), LinkRefused::Upgraded);
+        }
+    }
+
     fn check_room(&self, from: IpAddr, settings: &LinkSettings) -> Result<(), LinkRefused> {
+        if self.closed {
+            return Err(LinkRefused::Upgraded);
+        }
         let all = || self.links.values().flat_map(|link| &link.waiting);
         if all().count() >= settings.max_waiting {
             return Err(LinkRefused::TooMany);

@@ -68,9 +68,9 @@ async fn approval_and_right_digits_sign_in() {
     assert_eq!(waiting.answer(digits.as_str()), Answer::Void, "the digits count once");
 }
 
-fn alice_like(waiting: &Waiting) -> Identity {
+fn alice_like(waiting: &Waiting) -> Approval {
     match waiting.state() {
-        LinkState::SignedIn(identity) => identity,
+        LinkState::SignedIn(approval) => approval,
         other => panic!("{other:?}"),
     }
 }
@@ -252,4 +252,20 @@ async fn an_approver_signs_in_without_digits() {
     let mut waiting = links.request(asks("192.0.2.1:5000", None)).unwrap();
     waiting.changed().await;
     assert_eq!(waiting.state(), LinkState::Refused("no such person".into()));
+}
+
+#[tokio::test]
+async fn closing_ends_every_link_with_words_and_makes_no_more() {
+    let links = Links::new(settings());
+    let (pending, mut asked) =
+        (links.request(asks("192.0.2.1:5000", None)), links.request(asks("192.0.2.1:5001", None)));
+    let (pending, asked) = (pending.unwrap(), asked.as_mut().unwrap());
+    let digits = links.approve(&code(asked), alice(), HERE, false).unwrap();
+    links.close();
+    for waiting in [&pending, &*asked] {
+        assert_eq!(waiting.state(), LinkState::Refused("the gateway was upgraded; connect again".into()));
+    }
+    assert_eq!(asked.answer(digits.as_str()), Answer::Void, "also where the digits were asked for");
+    assert_eq!(links.look(&code(&pending), HERE).unwrap_err(), LinkRefused::Upgraded);
+    assert_eq!(links.request(asks("192.0.2.1:5002", None)).unwrap_err(), LinkRefused::Upgraded);
 }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::Links;
 use super::table::Ticket;
-use crate::identity::Identity;
+use crate::identity::approval::Approval;
 use crate::identity::random::Hashed;
 
 /// A connection that waits for its sign-in. Dropping it (the client went away) voids the link, unless other
@@ -28,7 +28,7 @@ pub enum LinkState {
     /// Approved: the browser shows six digits, the terminal must ask for them.
     AsksDigits,
     /// The digits were right, here or in another terminal on the same link; or it was approved without digits.
-    SignedIn(Identity),
+    SignedIn(Approval),
     /// Denied, or wrong digits too often; the words are for the terminal.
     Refused(String),
     /// Its time is over.
@@ -37,9 +37,10 @@ pub enum LinkState {
 
 /// What typed digits came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to be used up")]
 pub enum Answer {
     /// They are right: this person is signed in.
-    Right(Identity),
+    Right(Approval),
     /// They are wrong.
     Wrong {
         /// Tries that are left.

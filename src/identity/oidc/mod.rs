@@ -131,6 +131,11 @@ impl Oidc {
         self.0.provider.keep_fresh().await;
     }
 
+    /// Whether the provider has answered since the start, so that people can sign in.
+    pub fn is_known(&self) -> bool {
+        self.0.provider.is_known()
+    }
+
     /// Begins a sign-in. `fresh` demands that the person signs in anew, whatever session the provider has.
     pub async fn begin(&self, return_to: &str, fresh: bool) -> Result<Begin, OidcError> {
         let published = self.0.provider.published().await?;

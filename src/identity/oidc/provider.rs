@@ -53,6 +53,11 @@ impl Provider {
         })
     }
 
+    /// Whether the provider has ever answered.
+    pub(super) fn is_known(&self) -> bool {
+        self.published.load().is_some()
+    }
+
     /// What the provider publishes; fetched now if it never was, unless an attempt failed a moment ago.
     pub(super) async fn published(&self) -> Result<Arc<CoreProviderMetadata>, OidcError> {
         if let Some(known) = self.published.load_full() {

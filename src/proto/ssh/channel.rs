@@ -147,6 +147,9 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         how.terminal = None;
         how.env.retain(|(name, _)| grant.keeps_env(name));
     }
+    if !connection.permits_terminals() {
+        how.terminal = None;
+    }
     let recording = match open_book(session, &grant, kind, command.as_deref(), &how).await {
         Ok(recording) => recording,
         Err(lost) => {

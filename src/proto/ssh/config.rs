@@ -1,16 +1,17 @@
-//! Algorithms, windows, keepalives and the host key of the SSH front.
+//! Algorithms, windows and the host key of the SSH front.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use russh::keys::ssh_key::private::Ed25519Keypair;
-use russh::keys::ssh_key::{Algorithm, LineEnding};
+use jiff::{SignedDuration, Timestamp};
+use russh::keys::ssh_key::Algorithm;
 use russh::keys::{PrivateKey, decode_secret_key};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, Preferred, SshId, compression, kex};
+
+use crate::identity::ssh_ca::{SshCa, SshCaError, create_key};
 
 /// The receive window of a channel, and what a channel that lags is reduced to.
 pub(super) const WINDOW: u32 = 2 << 20;
@@ -19,29 +20,55 @@ pub(super) const SMALL_WINDOW: u32 = 64 << 10;
 /// Messages a channel may queue. Bytes are bounded by [`crate::session::Flow`], long before this.
 const CHANNEL_MESSAGES: usize = 1 << 18;
 
+/// The host key's certificate begins earlier than it is made, because clocks differ, and outlives the process: a start
+/// makes another.
+const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(1);
+const CERTIFIED_FOR: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
+
 /// The host key cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum HostKeyError {
-    /// The file cannot be read or written.
-    #[error("the SSH host key: {0}")]
-    Io(#[from] io::Error),
-    /// The file holds no usable key.
-    #[error("the SSH host key cannot be read: {0}")]
-    Key(#[from] russh::keys::Error),
-    /// A key could not be made.
+    /// The file cannot be read.
+    #[error("the SSH host key {path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file holds no usable key. It is not replaced, because clients know it.
+    #[error(
+        "the SSH host key {path} cannot be used ({source}); restore it from the back-up, or remove it to make a new one \
+         (clients must then trust it anew)"
+    )]
+    NoKey {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: russh::keys::Error,
+    },
+    /// A key or its certificate could not be made.
     #[error("the SSH host key could not be made: {0}")]
-    Made(#[from] russh::keys::ssh_key::Error),
+    Made(#[from] SshCaError),
 }
 
-/// russh's configuration: no compression, no SHA-1, strict key exchange, keepalives every 15 seconds, four missed end it.
-pub fn server_config(host_key: PrivateKey) -> Config {
+/// russh's configuration: no compression, no SHA-1, strict key exchange. No keepalives of SSH's own: russh sends them during
+/// authentication too, where OpenSSH takes a global request for an error, and people take their time over digits and
+/// passphrases. TCP's do the work.
+///
+/// The host key is certified by `ca` for these names, for clients that trust it (`@cert-authority`); others see the key.
+pub fn server_config(host_key: PrivateKey, ca: &SshCa, names: &[String]) -> Result<Config, HostKeyError> {
     let keys = Preferred::DEFAULT.key.iter().filter(|key| !matches!(key, Algorithm::Rsa { hash: None })).cloned();
-    Config {
+    let now = Timestamp::now();
+    let (from, until) = (now - CLOCK_DIFFERENCE, now + CERTIFIED_FOR);
+    let certificate = ca.certify_host(host_key.public_key(), names, from, until)?;
+    Ok(Config {
         server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-Gatescribe_", env!("CARGO_PKG_VERSION")))),
         methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]),
         auth_rejection_time: Duration::from_millis(300),
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],
+        certificates: vec![certificate],
         window_size: WINDOW,
         channel_buffer_size: CHANNEL_MESSAGES,
         event_buffer_size: 64,
@@ -52,11 +79,10 @@ pub fn server_config(host_key: PrivateKey) -> Config {
             ..Preferred::DEFAULT
         },
         inactivity_timeout: None,
-        keepalive_interval: Some(Duration::from_secs(15)),
-        keepalive_max: 4,
+        keepalive_interval: None,
         nodelay: true,
         ..Config::default()
-    }
+    })
 }
 
 /// russh's own list, with the names that switch strict key exchange on, but no finite field groups: their arithmetic
@@ -68,21 +94,12 @@ fn key_exchanges() -> impl Iterator<Item = kex::Name> {
 /// Reads the host key (Ed25519) from `path`, or makes it there (0600) the first time.
 pub fn host_key(path: &Path) -> Result<PrivateKey, HostKeyError> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(decode_secret_key(&text, None)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_host_key(path),
-        Err(error) => Err(error.into()),
+        Ok(text) => {
+            decode_secret_key(&text, None).map_err(|source| HostKeyError::NoKey { path: path.to_owned(), source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(create_key(path)?),
+        Err(source) => Err(HostKeyError::File { path: path.to_owned(), source }),
     }
-}
-
-fn make_host_key(path: &Path) -> Result<PrivateKey, HostKeyError> {
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("no randomness"))?;
-    let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
-    let text = key.to_openssh(LineEnding::LF)?;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    Ok(key)
 }
 
 #[cfg(test)]
@@ -105,7 +122,11 @@ mod tests {
         assert_eq!(host_key(&path).unwrap().public_key(), made.public_key());
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
-        std::fs::write(&path, "no key").unwrap();
-        assert!(host_key(&path).is_err(), "a broken key is told, never replaced");
+        for broken in ["no key", ""] {
+            std::fs::write(&path, broken).unwrap();
+            let words = host_key(&path).unwrap_err().to_string();
+            assert!(words.contains(&path.display().to_string()) && words.contains("restore it"), "{words}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), broken, "a broken key is told, never replaced");
+        }
     }
 }

@@ -48,6 +48,7 @@ pub(super) struct Connection {
     refusals: AtomicUsize,
     had_channels: AtomicBool,
     may_remain: AtomicBool,
+    terminals_forbidden: AtomicBool,
 }
 
 impl Connection {
@@ -77,6 +78,7 @@ impl Connection {
             refusals: AtomicUsize::new(0),
             had_channels: AtomicBool::new(false),
             may_remain: AtomicBool::new(false),
+            terminals_forbidden: AtomicBool::new(false),
         }
     }
 
@@ -90,7 +92,10 @@ impl Connection {
         let session = Arc::new(session);
         self.session.send_replace(Some(session.clone()));
         let line = self.line.clone();
-        let dial = tokio::spawn(async move { upstream::dial(grant, session.socket(), &line).await.map(Arc::new) });
+        let span =
+            tracing::info_span!(parent: &self.span, "dial", socket = session.socket().name, session = %session.id());
+        let dial = async move { upstream::dial(grant, session.socket(), &line).await.map(Arc::new) };
+        let dial = tokio::spawn(dial.instrument(span));
         let dial = async move { dial.await.unwrap_or_else(|_| Err(UpstreamError::new("the dial was given up"))) };
         let _ = self.dial.set(dial.boxed().shared());
     }
@@ -158,7 +163,8 @@ impl Connection {
             let _registered = registered;
             task.await;
         };
-        self.tasks.spawn(task.instrument(self.span.clone()));
+        let span = tracing::info_span!(parent: &self.span, "channel", id = %id);
+        self.tasks.spawn(task.instrument(span));
         Some(())
     }
 
@@ -198,6 +204,16 @@ impl Connection {
     /// Something was ended from outside that may still run upstream.
     pub(super) fn leaves_something(&self) {
         self.may_remain.store(true, Ordering::Release);
+    }
+
+    /// The certificate that was shown does not permit a terminal.
+    pub(super) fn forbid_terminals(&self) {
+        self.terminals_forbidden.store(true, Ordering::Release);
+    }
+
+    /// Whether a channel may have a terminal.
+    pub(super) fn permits_terminals(&self) -> bool {
+        !self.terminals_forbidden.load(Ordering::Acquire)
     }
 
     /// What remains upstream after a kill.

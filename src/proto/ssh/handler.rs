@@ -78,13 +78,14 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        let span = self.connection.span.clone();
+        let span = tracing::info_span!(parent: &self.connection.span, "sign_in");
         Ok(self.sign_in.key_proved(user, key.public_key).instrument(span).await)
     }
 
-    async fn auth_openssh_certificate(&mut self, _: &str, _: &Certificate) -> Result<Auth, Self::Error> {
-        // The gateway's user CA comes with `gatescribe login`; until then no certificate is ours.
-        Ok(Auth::reject())
+    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
+        // russh has checked the client's signature by the certificate's key, and nothing else about it.
+        let span = self.connection.span.clone();
+        Ok(self.sign_in.certified(user, certificate).instrument(span).await)
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -94,7 +95,7 @@ impl russh::server::Handler for Handler {
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
         let answers: Option<Vec<bytes::Bytes>> = response.map(Iterator::collect);
-        let span = self.connection.span.clone();
+        let span = tracing::info_span!(parent: &self.connection.span, "sign_in");
         Ok(self.sign_in.asked(user, answers).instrument(span).await)
     }
 
@@ -220,9 +221,9 @@ impl russh::server::Handler for Handler {
         _: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        match self.started.contains(&channel) {
-            false => session.channel_success(channel)?,
-            true => session.channel_failure(channel)?,
+        match !self.started.contains(&channel) && self.connection.permits_terminals() {
+            true => session.channel_success(channel)?,
+            false => session.channel_failure(channel)?,
         }
         self.arrived(channel, 0).await
     }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::server::{RunningSession, run_stream};
+use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -29,9 +30,15 @@ pub use config::{HostKeyError, host_key, server_config};
 use self::connection::Connection;
 use self::handler::Handler;
 use crate::identity::link::Links;
+use crate::identity::sign_ins::SignIns;
 use crate::session::{Cut, End, KillLine, Session, Sessions};
 use crate::socket::Socket;
 use crate::store::Store;
+
+/// TCP keepalives: after how long without a byte, how far apart, and how many may be missed. A client whose machine is gone
+/// is noticed in little more than a minute.
+const QUIET: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
 
 /// How long the goodbye of a session that is ended from outside may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -59,6 +66,8 @@ pub struct Front {
     pub link_lifetime: Duration,
     /// Remembered keys.
     pub store: Store,
+    /// What certificates are worth.
+    pub sign_ins: SignIns,
     /// The identity provider in force: whom another one vouched for is not remembered.
     pub issuer: String,
     /// How long a client may take to sign in, apart from the time that a link is open.
@@ -67,10 +76,20 @@ pub struct Front {
     pub channels: usize,
 }
 
-/// Serves one connection; whether anybody signed in on it. `fixed` is the socket of a listener that belongs to one.
-pub async fn serve(front: Arc<Front>, stream: TcpStream, client: SocketAddr, fixed: Option<Arc<Socket>>) -> bool {
-    let Ok(reached) = stream.local_addr() else { return false };
+/// Serves one connection; whether anybody signed in on it. `reached` is the address that the client connected to, and
+/// `fixed` the socket of a listener that belongs to one.
+pub async fn serve(
+    front: Arc<Front>,
+    stream: TcpStream,
+    client: SocketAddr,
+    reached: SocketAddr,
+    fixed: Option<Arc<Socket>>,
+) -> bool {
     let Some(software) = greeting::peek(&stream).await else { return false };
+    if let Err(error) = keep_alive(&stream) {
+        tracing::debug!(%error, "the connection died before it was served");
+        return false;
+    }
     let line = KillLine::new();
     let connection = Arc::new(Connection::new(front.clone(), client, reached, fixed, software, line.clone()));
     let cut = Cut::new(stream, &line);
@@ -110,6 +129,13 @@ pub async fn serve(front: Arc<Front>, stream: TcpStream, client: SocketAddr, fix
         }
         None => false,
     }
+}
+
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, QUIET)?;
+    sockopt::set_tcp_keepintvl(stream, QUIET)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)
 }
 
 /// Cuts the bytes and waits for russh's loop to notice, which it does at its next read or write.

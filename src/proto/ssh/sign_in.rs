@@ -1,6 +1,7 @@
-//! From an SSH authentication (RFC 4252, RFC 4256) to a session: a remembered key, or a link and six digits.
+//! From an SSH authentication (RFC 4252, RFC 4256) to a session: a certificate, a remembered key, or a link and six digits.
 //!
-//! A key that is proved by signature and not remembered is partial success: the link that follows then vouches for it.
+//! A certificate that counts for nothing is not the end: keys and a link may follow, and the first words that can be
+//! shown say what was wrong with it. A key that is proved by signature and not remembered is partial success: the link that follows then vouches for it.
 //! A denial is one round with the reason and then no method left, because OpenSSH tries three times otherwise. Before
 //! sign-in an unknown socket answers exactly as a known one.
 
@@ -8,21 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::keys::ssh_key::{HashAlg, PublicKey};
+use russh::keys::ssh_key::{Certificate, HashAlg, PublicKey};
 use russh::server::Auth;
 use russh::{MethodKind, MethodSet};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use crate::error::{Fault, UserFacing};
 use crate::identity::Identity;
-use crate::identity::link::{Answer, Asks, LinkState, Waiting};
+use crate::identity::approval::Approval;
+use crate::identity::link::{Answer, Asks, LinkState, REVOKED, Waiting};
+use crate::identity::sign_ins::{Certified, SignInError};
 use crate::session::{OpenError, Stranger, Visit};
 use crate::socket::{Protocol, Socket};
 use crate::store::{Event, EventStatus};
 
 /// Shown before any sign-in. russh can send it only then, so it is one line and always the same.
-pub(super) const BANNER: &str = "gatescribe: sessions are recorded. For scripts: sign in once from a terminal with a key; it is then remembered.\r\n";
+pub(super) const BANNER: &str = "gatescribe: sessions are recorded. For scripts: sign in once with `gatescribe login`, or from a terminal with a key; it is then remembered.\r\n";
 
 /// How long a round waits for the browser before the client is asked again, so that one that went away is noticed.
 const ROUND: Duration = Duration::from_secs(1);
@@ -30,11 +34,18 @@ const ROUND: Duration = Duration::from_secs(1);
 /// How much longer than its link a connection lives.
 const AFTER_LINK: Duration = Duration::from_secs(60);
 
+/// Keys that are looked at after the first. russh gives up at ten attempts, which would leave none for the link.
+const MOST_KEYS: u8 = 5;
+
 /// One connection's sign-in.
 pub(super) struct SignIn {
     connection: Arc<Connection>,
     /// The fingerprint of the key that this connection proved by signature.
     proven: Option<String>,
+    /// How many keys came after that one.
+    more_keys: u8,
+    /// Why the last certificate counts for nothing.
+    refused: Option<String>,
     /// What the link was shown for. Only this may be opened, and only this key be remembered, once it is approved.
     shown: Shown,
     stage: Stage,
@@ -61,7 +72,50 @@ enum Stage {
 
 impl SignIn {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, proven: None, shown: Shown::default(), stage: Stage::Start }
+        Self { connection, proven: None, more_keys: 0, refused: None, shown: Shown::default(), stage: Stage::Start }
+    }
+
+    /// The client proved the key of a certificate by signature.
+    pub(super) async fn certified(&mut self, user: &str, certificate: &Certificate) -> Auth {
+        if !matches!(self.stage, Stage::Start) {
+            return no_more();
+        }
+        let from = self.connection.client.ip();
+        match self.connection.front.sign_ins.by_ssh_certificate(certificate, from).await {
+            Ok(certified) => self.let_in(user, certified).await,
+            Err(refused) => {
+                let (serial, key_id) = (certificate.serial(), printable(certificate.key_id()));
+                match refused.fault() {
+                    Fault::Gateway => tracing::error!(error = %refused, "a certificate could not be checked"),
+                    _ => tracing::info!(serial, key_id, reason = %refused, "a certificate was refused"),
+                }
+                self.refused = Some(refused.told());
+                Auth::reject()
+            }
+        }
+    }
+
+    async fn let_in(&mut self, user: &str, certified: Certified) -> Auth {
+        if self.socket(&self.wanted(user).1).is_some_and(|socket| !socket.certificates) {
+            self.refused = Some("this socket takes no certificate".into());
+            return Auth::reject();
+        }
+        if !certified.terminal {
+            self.connection.forbid_terminals();
+        }
+        let how = json!({
+            "how": "certificate",
+            "key": certified.fingerprint,
+            "serial": certified.serial.to_string(),
+            "sign_in_id": certified.sign_in_id,
+        });
+        match self.open(user, certified.identity, how).await {
+            Ok(()) => Auth::Accept,
+            Err(words) => {
+                self.stage = Stage::Telling(words);
+                Auth::Reject { proceed_with_methods: only_interactive(), partial_success: true }
+            }
+        }
     }
 
     /// The client proved `key` by signature.
@@ -78,9 +132,25 @@ impl SignIn {
                     Err(words) => self.stage = Stage::Telling(words),
                 }
             }
-            None => self.proven = Some(fingerprint),
+            None => return self.not_remembered(fingerprint),
         }
         Auth::Reject { proceed_with_methods: only_interactive(), partial_success: true }
+    }
+
+    /// The first such key is what a link vouches for. More may follow: OpenSSH offers a certificate that it was not told
+    /// to prefer after its plain key, and another key may be the one that is remembered. It starts over after a partial
+    /// success, with the proved key last; when that one comes again, nothing else is left.
+    fn not_remembered(&mut self, fingerprint: String) -> Auth {
+        let Some(proven) = &self.proven else {
+            self.proven = Some(fingerprint);
+            let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]);
+            return Auth::Reject { proceed_with_methods: Some(methods), partial_success: true };
+        };
+        self.more_keys += 1;
+        match *proven == fingerprint || self.more_keys >= MOST_KEYS {
+            true => Auth::Reject { proceed_with_methods: only_interactive(), partial_success: false },
+            false => Auth::reject(),
+        }
     }
 
     /// Whom the key was remembered for. Where links are off a key that a link vouched for counts for nothing.
@@ -123,7 +193,10 @@ impl SignIn {
         self.shown = Shown { user: user.to_owned(), key: self.proven.clone() };
         let (login, name) = self.wanted(user);
         if self.links_are_off(user) {
-            return self.tell("this socket takes no sign-in by link; use a certificate");
+            return match self.refused.take() {
+                Some(why) => self.tell(&format!("your certificate was refused: {why}")),
+                None => self.tell("this socket takes no sign-in by link; get a certificate with `gatescribe login`"),
+            };
         }
         let asks = Asks {
             socket: name.clone(),
@@ -138,8 +211,10 @@ impl SignIn {
         };
         let lifetime = self.connection.front.link_lifetime;
         self.connection.allow(lifetime + AFTER_LINK);
+        let refused = self.refused.take().map(|why| format!("\ngatescribe: your certificate was refused: {why}\n"));
         let words = format!(
-            "\nGatescribe: to open {}, sign in here:\n\n    {}\n\nThe link holds for {} minutes. Waiting for your browser, Ctrl-C to give up.\n",
+            "{}\nGatescribe: to open {}, sign in here:\n\n    {}\n\nThe link holds for {} minutes. Waiting for your browser, Ctrl-C to give up.\n",
+            refused.unwrap_or_default(),
             printable(&name),
             waiting.url(),
             lifetime.as_secs() / 60,
@@ -161,7 +236,7 @@ impl SignIn {
                 self.stage = Stage::Digits(waiting);
                 round(String::new(), &["Type the six digits that your browser shows: "])
             }
-            LinkState::SignedIn(identity) => self.signed_in(user, identity).await,
+            LinkState::SignedIn(approval) => self.signed_in(user, approval).await,
             LinkState::Refused(words) => self.tell(&words),
             LinkState::Expired => self.tell("the link has expired; connect again for a new one"),
         }
@@ -170,7 +245,7 @@ impl SignIn {
     async fn take_digits(&mut self, user: &str, mut waiting: Waiting, answers: Vec<Bytes>) -> Auth {
         let typed = answers.first().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
         match waiting.answer(&typed) {
-            Answer::Right(identity) => self.signed_in(user, identity).await,
+            Answer::Right(approval) => self.signed_in(user, approval).await,
             Answer::Wrong { left } => {
                 self.stage = Stage::Digits(waiting);
                 let tries = if left == 1 { "one try is left" } else { "try again" };
@@ -178,21 +253,27 @@ impl SignIn {
             }
             // Another terminal that proved the same key may have been quicker.
             Answer::Void => match waiting.state() {
-                LinkState::SignedIn(identity) => self.signed_in(user, identity).await,
+                LinkState::SignedIn(approval) => self.signed_in(user, approval).await,
                 LinkState::Refused(words) => self.tell(&words),
                 _ => self.tell("the link no longer holds; connect again for a new one"),
             },
         }
     }
 
-    async fn signed_in(&mut self, user: &str, identity: Identity) -> Auth {
-        if let Some(fingerprint) = &self.shown.key
-            && let Err(error) = self.connection.front.store.remember_key(fingerprint, &identity).await
-        {
-            tracing::error!(%error, "a key could not be remembered");
+    async fn signed_in(&mut self, user: &str, approval: Approval) -> Auth {
+        let sign_ins = &self.connection.front.sign_ins;
+        if !sign_ins.revoked_people().leave(&approval) {
+            return self.tell(REVOKED);
+        }
+        if let Some(fingerprint) = &self.shown.key {
+            match sign_ins.remember_key(fingerprint, &approval).await {
+                Ok(()) => {}
+                Err(SignInError::Over) => return self.tell(REVOKED),
+                Err(error) => tracing::error!(%error, "a key could not be remembered"),
+            }
         }
         let how = json!({ "how": "link", "key": self.shown.key });
-        match self.open(user, identity, how).await {
+        match self.open(user, approval.into_identity(), how).await {
             Ok(()) => Auth::Accept,
             Err(words) => self.tell(&words),
         }

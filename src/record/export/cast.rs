@@ -1,6 +1,7 @@
 //! asciicast v2 (`.cast`): a header line, then `[time, code, data]` lines, times absolute and never decreasing.
 //!
-//! The `asciicast` crate makes the header and the `o` and `i` lines; it knows no `r` and `m`, which are made here. What
+//! The `asciicast` crate makes the header and the `o` and `i` lines; it knows no `r` and `m`, which are made here, nor
+//! version 3, which is in `cast3.rs` and differs in the `Encoding` only. What
 //! a terminal showed is output, stderr and the gateway's own words included, in the order in which it came. Typed input is
 //! left out unless asked for: it holds passwords.
 
@@ -8,10 +9,13 @@ use std::io::{self, Write};
 
 use asciicast::{Entry, EventType, Header};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::json;
+use serde_json::ser::{Formatter, Serializer};
 
 use super::ExportError;
-use super::text::Utf8Stream;
+use super::escape::is_unsafe;
+use super::utf8::Utf8Stream;
 use crate::record::observation::{Direction, Observation, What};
 
 /// Facts that may come before the terminal's size is known; the header waits for no more.
@@ -19,6 +23,9 @@ const MAX_PREAMBLE: usize = 64;
 /// The longest title, command or marker, in bytes.
 const MAX_LABEL: usize = 4096;
 const DEFAULT_SIZE: (u32, u32) = (80, 24);
+/// The largest size that players are told. They allocate what they are told.
+const MAX_SIZE: (u32, u32) = (2000, 1000);
+const OPAQUE: &str = "this recording holds bytes that nobody saw as text; format=text&view=all shows them\r\n";
 
 /// What to export, and how.
 #[derive(Clone, Debug)]
@@ -29,13 +36,24 @@ pub struct CastOptions {
     pub title: Option<String>,
     /// Whether typed input is exported.
     pub input: bool,
+    /// Whether the recording holds bytes that nobody saw as text; the cast says so and shows none of them.
+    pub opaque: bool,
 }
 
-/// Writes a cast of `observations` to `out`, piece by piece.
+/// Writes a version 2 cast of `observations` to `out`, piece by piece.
 pub fn write_cast<E>(
     observations: impl IntoIterator<Item = Result<Observation, E>>,
     options: &CastOptions,
     out: impl Write,
+) -> Result<(), ExportError<E>> {
+    write(observations, options, V2 { out })
+}
+
+/// Writes a cast of either version.
+pub(super) fn write<E>(
+    observations: impl IntoIterator<Item = Result<Observation, E>>,
+    options: &CastOptions,
+    encoding: impl Encoding,
 ) -> Result<(), ExportError<E>> {
     let mut observations = observations.into_iter();
     let mut preamble = Preamble::default();
@@ -43,7 +61,7 @@ pub fn write_cast<E>(
         let Some(observation) = observations.next() else { break };
         preamble.see(observation.map_err(ExportError::Read)?);
     }
-    let mut cast = Cast::begin(out, options, &preamble)?;
+    let mut cast = Cast::begin(encoding, options, &preamble)?;
     for observation in preamble.seen.into_iter().map(Ok).chain(observations) {
         cast.observe(observation.map_err(ExportError::Read)?)?;
     }
@@ -51,9 +69,60 @@ pub fn write_cast<E>(
     Ok(())
 }
 
+/// What the versions differ in.
+pub(super) trait Encoding {
+    /// Writes the first line.
+    fn header(&mut self, options: &CastOptions, preamble: &Preamble) -> io::Result<()>;
+    /// Writes an event that happened `micros` after the start; never earlier than the one before.
+    fn event(&mut self, micros: u64, code: &str, data: &str) -> io::Result<()>;
+    /// Writes that the program ended.
+    fn exit(&mut self, micros: u64, status: u32) -> io::Result<()>;
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+struct V2<W> {
+    out: W,
+}
+
+impl<W: Write> Encoding for V2<W> {
+    fn header(&mut self, options: &CastOptions, preamble: &Preamble) -> io::Result<()> {
+        let (term, width, height) = preamble.terminal();
+        // By way of JSON, because the crate's timestamp type is another crate's.
+        let header: Header = serde_json::from_value(json!({
+            "version": 2,
+            "width": width,
+            "height": height,
+            "timestamp": options.started.as_second(),
+            "command": preamble.command(),
+            "title": options.title.as_deref().map(label),
+            "env": { "TERM": label(term) },
+        }))?;
+        line(&mut self.out, &header)
+    }
+
+    fn event(&mut self, micros: u64, code: &str, data: &str) -> io::Result<()> {
+        // Seconds since the start, with six decimals.
+        let time = micros as f64 / 1e6;
+        let event_type = match code {
+            "o" => EventType::Output,
+            "i" => EventType::Input,
+            code => return line(&mut self.out, &(time, code, data)),
+        };
+        line(&mut self.out, &Entry { time, event_type, event_data: data.to_owned() })
+    }
+
+    fn exit(&mut self, micros: u64, status: u32) -> io::Result<()> {
+        self.event(micros, "m", &format!("exit: {status}"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// What comes before the first thing to show, and decides what the header says.
 #[derive(Default)]
-struct Preamble {
+pub(super) struct Preamble {
     seen: Vec<Observation>,
     terminal: Option<(String, u32, u32)>,
     command: Option<String>,
@@ -78,11 +147,28 @@ impl Preamble {
         }
         self.seen.push(observation);
     }
+
+    /// Type, columns and rows of the terminal.
+    pub(super) fn terminal(&self) -> (&str, u32, u32) {
+        let (term, cols, rows) = match &self.terminal {
+            Some((term, cols, rows)) => (term.as_str(), *cols, *rows),
+            None => ("xterm-256color", DEFAULT_SIZE.0, DEFAULT_SIZE.1),
+        };
+        // A client may say 0x0, which players cannot show, or billions, for which they would take all memory.
+        let size = |given: u32, default: u32, max: u32| if given == 0 { default } else { given.min(max) };
+        (term, size(cols, DEFAULT_SIZE.0, MAX_SIZE.0), size(rows, DEFAULT_SIZE.1, MAX_SIZE.1))
+    }
+
+    /// The command that was started, if one was.
+    pub(super) fn command(&self) -> Option<&str> {
+        self.command.as_deref()
+    }
 }
 
-struct Cast<W: Write> {
-    out: W,
+struct Cast<E> {
+    encoding: E,
     input: bool,
+    opaque: bool,
     terminal: bool,
     /// Whether the last character of output was a carriage return.
     after_cr: bool,
@@ -93,28 +179,16 @@ struct Cast<W: Write> {
     text: String,
 }
 
-impl<W: Write> Cast<W> {
-    fn begin(mut out: W, options: &CastOptions, preamble: &Preamble) -> io::Result<Self> {
-        let (term, cols, rows) = match &preamble.terminal {
-            Some((term, cols, rows)) => (term.as_str(), *cols, *rows),
-            None => ("xterm-256color", DEFAULT_SIZE.0, DEFAULT_SIZE.1),
-        };
-        // A client may say 0x0, which players cannot show.
-        let size = |given: u32, default: u32| if given == 0 { default } else { given };
-        // By way of JSON, because the crate's timestamp type is another crate's.
-        let header: Header = serde_json::from_value(json!({
-            "version": 2,
-            "width": size(cols, DEFAULT_SIZE.0),
-            "height": size(rows, DEFAULT_SIZE.1),
-            "timestamp": options.started.as_second(),
-            "command": preamble.command,
-            "title": options.title.as_deref().map(label),
-            "env": { "TERM": label(term) },
-        }))?;
-        line(&mut out, &header)?;
+impl<E: Encoding> Cast<E> {
+    fn begin(mut encoding: E, options: &CastOptions, preamble: &Preamble) -> io::Result<Self> {
+        encoding.header(options, preamble)?;
+        if options.opaque {
+            encoding.event(0, "o", OPAQUE)?;
+        }
         Ok(Self {
-            out,
+            encoding,
             input: options.input,
+            opaque: options.opaque,
             terminal: preamble.terminal.is_some(),
             after_cr: false,
             micros: 0,
@@ -128,6 +202,7 @@ impl<W: Write> Cast<W> {
         let at = u64::try_from(observation.at.as_micros()).unwrap_or(u64::MAX);
         self.micros = self.micros.max(at);
         match observation.what {
+            What::Bytes { .. } if self.opaque => Ok(()),
             What::Bytes { direction: Direction::Output, stream, data } => {
                 let mut text = std::mem::take(&mut self.text);
                 let [main, stderr, others] = &mut self.shown;
@@ -141,14 +216,16 @@ impl<W: Write> Cast<W> {
             What::Bytes { direction: Direction::Input, data, .. } if self.input => {
                 let mut text = String::new();
                 self.typed.push(&data, &mut text);
-                self.entry(EventType::Input, text).map(drop)
+                self.entry("i", &text)
             }
             What::Bytes { .. } => Ok(()),
             // The header has the first one; a change is shown either way.
             // Zero means "not known" (RFC 4254 section 6.2), and players take it at its word.
             What::Pty { cols: 0, .. } | What::Pty { rows: 0, .. } => Ok(()),
             What::Resize { cols: 0, .. } | What::Resize { rows: 0, .. } => Ok(()),
-            What::Pty { cols, rows, .. } | What::Resize { cols, rows } => self.own("r", &format!("{cols}x{rows}")),
+            What::Pty { cols, rows, .. } | What::Resize { cols, rows } => {
+                self.own("r", &format!("{}x{}", cols.min(MAX_SIZE.0), rows.min(MAX_SIZE.1)))
+            }
             What::Told { text } => {
                 self.own("m", &format!("gateway: {}", label(&text)))?;
                 self.show(text)
@@ -156,7 +233,7 @@ impl<W: Write> Cast<W> {
             What::Exec { command } => self.own("m", &format!("exec: {}", label(&String::from_utf8_lossy(&command)))),
             What::Subsystem { name } => self.own("m", &format!("subsystem: {}", label(&name))),
             What::Signal { name } => self.own("m", &format!("signal: {}", label(&name))),
-            What::ExitStatus { status } => self.own("m", &format!("exit: {status}")),
+            What::ExitStatus { status } => self.encoding.exit(self.micros, status),
             What::ExitSignal { name, message } => {
                 self.own("m", &format!("ended by signal {}: {}", label(&name), label(&message)))
             }
@@ -178,15 +255,17 @@ impl<W: Write> Cast<W> {
         if self.input {
             let mut text = String::new();
             self.typed.finish(&mut text);
-            self.entry(EventType::Input, text)?;
+            self.entry("i", &text)?;
         }
-        self.out.flush()
+        self.encoding.flush()
     }
 
     /// Writes output. Where no terminal made carriage returns, players need them to begin at the line's left end.
-    fn show(&mut self, text: String) -> io::Result<()> {
+    fn show(&mut self, mut text: String) -> io::Result<()> {
         if self.terminal {
-            self.text = self.entry(EventType::Output, text)?;
+            self.entry("o", &text)?;
+            text.clear();
+            self.text = text;
             return Ok(());
         }
         let mut shown = String::with_capacity(text.len() + text.len() / 16);
@@ -197,37 +276,44 @@ impl<W: Write> Cast<W> {
             shown.push(c);
             self.after_cr = c == '\r';
         }
-        self.entry(EventType::Output, shown).map(drop)
+        self.entry("o", &shown)
     }
 
-    /// Writes an `o` or `i` line, unless it is empty; gives the emptied string back for its capacity.
-    fn entry(&mut self, event_type: EventType, event_data: String) -> io::Result<String> {
-        let entry = Entry { time: self.time(), event_type, event_data };
-        if !entry.event_data.is_empty() {
-            line(&mut self.out, &entry)?;
-        }
-        let mut empty = entry.event_data;
-        empty.clear();
-        Ok(empty)
+    /// Writes an `o` or `i` line, unless it is empty.
+    fn entry(&mut self, code: &str, data: &str) -> io::Result<()> {
+        if data.is_empty() { Ok(()) } else { self.own(code, data) }
     }
 
     fn own(&mut self, code: &str, data: &str) -> io::Result<()> {
-        let time = self.time();
-        line(&mut self.out, &(time, code, data))
-    }
-
-    /// Seconds since the start, with six decimals.
-    fn time(&self) -> f64 {
-        self.micros as f64 / 1e6
+        self.encoding.event(self.micros, code, data)
     }
 }
 
-fn line(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
+pub(super) fn line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(&mut *out, Printable))?;
     out.write_all(b"\n")
 }
 
-fn label(text: &str) -> String {
+/// JSON as it is always written, but what a terminal acts on beyond ASCII's control characters is escaped, too: somebody
+/// will print a cast. Readers see no difference.
+struct Printable;
+
+impl Formatter for Printable {
+    fn write_string_fragment<W: Write + ?Sized>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
+            let (before, from) = rest.split_at(at);
+            out.write_all(before.as_bytes())?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}")?;
+            }
+            rest = from.get(c.len_utf8()..).unwrap_or_default();
+        }
+        out.write_all(rest.as_bytes())
+    }
+}
+
+pub(super) fn label(text: &str) -> String {
     text.get(..text.floor_char_boundary(MAX_LABEL)).unwrap_or(text).to_owned()
 }
 
@@ -245,7 +331,7 @@ mod tests {
 
     fn cast(whats: Vec<What>, input: bool) -> String {
         let started = "2026-11-22T10:00:00.75Z".parse().unwrap();
-        let options = CastOptions { started, title: Some("web-1".to_owned()), input };
+        let options = CastOptions { started, title: Some("web-1".to_owned()), input, opaque: false };
         let observations = whats
             .into_iter()
             .enumerate()
@@ -354,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_fails_and_a_writer_that_fails_are_told_apart() {
-        let options = CastOptions { started: Timestamp::UNIX_EPOCH, title: None, input: false };
+        let options = CastOptions { started: Timestamp::UNIX_EPOCH, title: None, input: false, opaque: false };
         let failing = [Err::<Observation, _>("gone")];
         assert!(matches!(write_cast(failing, &options, Vec::new()), Err(ExportError::Read("gone"))));
         let nothing: [Result<Observation, Infallible>; 0] = [];
@@ -367,7 +453,7 @@ mod tests {
         fn every_line_is_an_event_and_time_never_runs_back(
             whats in prop::collection::vec((any_what(), 0u64..5_000_000), 0..30)
         ) {
-            let options = CastOptions { started: Timestamp::UNIX_EPOCH, title: None, input: true };
+            let options = CastOptions { started: Timestamp::UNIX_EPOCH, title: None, input: true, opaque: false };
             let observations = whats.into_iter().map(|(what, at)| {
                 Ok::<_, Infallible>(Observation { at: Duration::from_micros(at), what })
             });

@@ -4,7 +4,13 @@
 //! raw export needs nothing here: it is the container itself.
 
 pub mod cast;
-mod text;
+pub mod cast3;
+pub mod escape;
+#[cfg(test)]
+mod hostile_tests;
+pub mod screen;
+pub mod text;
+pub mod utf8;
 
 use std::io;
 

@@ -28,6 +28,10 @@ CREATE TABLE certificates (
     expires     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX certificates_by_sign_in ON certificates (sign_in_id);
+CREATE INDEX certificates_by_fingerprint ON certificates (fingerprint, kind);
+
+-- Whose keys are forgotten when a person is revoked.
+CREATE INDEX remembered_keys_by_email ON remembered_keys (identity ->> 'email' COLLATE NOCASE);
 
 -- Tokens for one socket from one address (`gatescribe token`): what goes into a database password.
 CREATE TABLE socket_tokens (
@@ -60,3 +64,4 @@ CREATE TABLE tokens (
     revoked    INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tokens_by_sign_in ON tokens (sign_in_id);
+CREATE INDEX tokens_by_expiry ON tokens (expires);

@@ -21,6 +21,10 @@ pub(super) struct Terms {
 impl Terms {
     pub(super) fn of(filter: &Filter) -> Self {
         let mut terms = Terms::default();
+        if let Some(owner) = &filter.owner {
+            terms.with("issuer = ?", owner.issuer().to_owned());
+            terms.with("sub = ?", owner.subject().to_owned());
+        }
         // A socket's id follows from its name, so that both use one index.
         for id in [filter.socket_id, filter.socket_name.as_deref().map(socket_id)].into_iter().flatten() {
             terms.with("socket_id = ?", id.as_bytes().to_vec());

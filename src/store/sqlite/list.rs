@@ -1,29 +1,44 @@
 //! Reading rows: one, or a page of those that match a filter.
 //!
-//! A page is three statements, however many rows it has: the rows, their events, their recordings.
+//! Events come in pieces: a session may have more of them than anybody wants to hold in memory.
 
 use std::collections::HashMap;
 
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_iter};
 use uuid::Uuid;
 
 use super::Store;
 use super::filter::Terms;
 use super::values::{Id, Json, Time, Word};
-use crate::store::{Event, Filter, Page, RecordingRow, SessionRow, StoreError};
+use crate::store::{Event, Filter, Owner, Page, RecordingRow, SessionRow, StoreError};
 
 impl Store {
-    /// One session with its events and recordings; `None` if there is none on that socket.
+    /// One session with its recordings and its first thousand events; `None` if there is none on that socket.
     pub async fn session(&self, socket_id: Uuid, session: Uuid) -> Result<Option<SessionRow>, StoreError> {
+        self.session_of(None, socket_id, session, 0).await
+    }
+
+    /// The same, without as many of its oldest events. Of `owner` alone where one is given: somebody else's is `None`,
+    /// as if it did not exist.
+    pub async fn session_of(
+        &self,
+        owner: Option<Owner>,
+        socket_id: Uuid,
+        session: Uuid,
+        events_after: u32,
+    ) -> Result<Option<SessionRow>, StoreError> {
         self.look_ups
             .call(move |db| {
                 let view = db.unchecked_transaction()?;
                 let mut find = view.prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM sessions s WHERE s.session_id = ?1 AND s.socket_id = ?2"
+                    "SELECT {COLUMNS} FROM sessions s WHERE s.session_id = ?1 AND s.socket_id = ?2
+                       AND (?3 IS NULL OR (s.issuer = ?3 AND s.sub = ?4))"
                 ))?;
-                let row = find.query_row([Id(session), Id(socket_id)], session_row).optional()?;
-                Ok(complete(&view, row.into_iter().collect())?.pop())
+                let (issuer, sub) = (owner.as_ref().map(Owner::issuer), owner.as_ref().map(Owner::subject));
+                let row = find.query_row(params![Id(session), Id(socket_id), issuer, sub], session_row).optional()?;
+                let piece = Piece::From(events_after);
+                Ok(complete(&view, row.into_iter().collect(), piece)?.pop())
             })
             .await
     }
@@ -38,7 +53,7 @@ impl Store {
                 let view = db.unchecked_transaction()?;
                 let total = terms.count(&view)?;
                 let rows = page_of(&view, &terms, page_size, skipped)?;
-                Ok(Page { rows: complete(&view, rows)?, total })
+                Ok(Page { rows: complete(&view, rows, Piece::Newest)?, total })
             })
             .await
     }
@@ -57,16 +72,22 @@ fn page_of(db: &Connection, terms: &Terms, page_size: u32, skipped: i64) -> Resu
     Ok(find.query_map(params_from_iter(values), session_row)?.collect::<Result<_, _>>()?)
 }
 
+/// Which of a session's events.
+#[derive(Clone, Copy)]
+pub(super) enum Piece {
+    /// A few, for lists.
+    Newest,
+    /// Those after so many.
+    From(u32),
+}
+
 /// Puts events and recordings on their rows.
-fn complete(db: &Connection, rows: Vec<(i64, SessionRow)>) -> Result<Vec<SessionRow>, StoreError> {
+pub(super) fn complete(
+    db: &Connection,
+    rows: Vec<(i64, SessionRow)>,
+    piece: Piece,
+) -> Result<Vec<SessionRow>, StoreError> {
     let numbers = Json(rows.iter().map(|(number, _)| *number).collect::<Vec<_>>());
-    let mut events = gather(
-        db,
-        "SELECT session, created_at, type, status, metadata FROM events
-         WHERE session IN (SELECT value FROM json_each(?1)) ORDER BY session, created_at, id",
-        &numbers,
-        event,
-    )?;
     let mut recordings = gather(
         db,
         "SELECT session, recording_id, kind, command, start_time, end_time, state, legibility, size, exit_status
@@ -74,15 +95,31 @@ fn complete(db: &Connection, rows: Vec<(i64, SessionRow)>) -> Result<Vec<Session
         &numbers,
         recording,
     )?;
-    Ok(rows
-        .into_iter()
+    rows.into_iter()
         .map(|(number, mut row)| {
-            row.events = events.remove(&number).unwrap_or_default();
+            row.events = events(db, number, piece)?;
             row.recordings = recordings.remove(&number).unwrap_or_default();
             row.legibility = legibility(&row.recordings);
-            row
+            Ok(row)
         })
-        .collect())
+        .collect()
+}
+
+/// A piece of a session's events, oldest first. One statement for each session: it stops on the index where the piece
+/// ends, which one statement for all of them cannot.
+fn events(db: &Connection, session: i64, piece: Piece) -> Result<Vec<Event>, StoreError> {
+    let (order, most, skipped) = match piece {
+        Piece::Newest => ("created_at DESC, id DESC", NEWEST_EVENTS, 0),
+        Piece::From(skipped) => ("created_at, id", EVENTS_AT_ONCE, skipped),
+    };
+    let mut find = db.prepare_cached(&format!(
+        "SELECT created_at, type, status, metadata FROM events WHERE session = ?1 ORDER BY {order} LIMIT ?2 OFFSET ?3"
+    ))?;
+    let mut found = find.query_map([session, most, skipped.into()], event)?.collect::<Result<Vec<_>, _>>()?;
+    if matches!(piece, Piece::Newest) {
+        found.reverse();
+    }
+    Ok(found)
 }
 
 /// What hangs on rows, by their number (the first column), in the statement's order.
@@ -107,7 +144,7 @@ fn legibility(recordings: &[RecordingRow]) -> Option<String> {
     recordings.iter().map(|recording| &recording.legibility).max_by_key(|word| rank(word)).cloned()
 }
 
-fn session_row(row: &Row<'_>) -> rusqlite::Result<(i64, SessionRow)> {
+pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<(i64, SessionRow)> {
     let session = SessionRow {
         session_id: row.get::<_, Id>("session_id")?.0,
         socket_id: row.get::<_, Id>("socket_id")?.0,
@@ -142,6 +179,7 @@ fn session_row(row: &Row<'_>) -> rusqlite::Result<(i64, SessionRow)> {
         remaining: row.get("remaining")?,
         recordings: Vec::new(),
         events: Vec::new(),
+        events_total: u64::try_from(row.get::<_, i64>("events_total")?).unwrap_or(0),
     };
     Ok((row.get("seq")?, session))
 }
@@ -171,17 +209,20 @@ fn recording(row: &Row<'_>) -> rusqlite::Result<RecordingRow> {
 }
 
 /// The columns that [`session_row`] reads.
-const COLUMNS: &str = "s.seq, s.session_id, s.socket_id, s.socket_name, s.start_time, s.end_time, s.last_seen, \
+pub(super) const COLUMNS: &str = "s.seq, s.session_id, s.socket_id, s.socket_name, s.start_time, s.end_time, s.last_seen, \
     s.user_email, s.name, s.picture, s.sub, s.nickname, s.actor, s.server_name, s.server_port, s.upstream, \
     s.client_ip, s.client_port, s.country_code, s.country, s.city, s.session_type, s.sshuser, s.audit_log, s.killed, \
-    s.result, s.outcome, s.end_reason, s.rule, s.durability, s.remaining";
+    s.result, s.outcome, s.end_reason, s.rule, s.durability, s.remaining, s.events_total";
+/// Events on a row of a list.
+const NEWEST_EVENTS: i64 = 20;
+/// Events that come at once.
+const EVENTS_AT_ONCE: i64 = 1000;
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
     use jiff::SignedDuration;
-    use rusqlite::params;
 
     use super::*;
     use crate::socket::socket_id;
@@ -251,6 +292,10 @@ mod tests {
         let who = serde_json::to_value(testing::identity(time("2027-01-01T00:00:00Z"))).unwrap();
         let mut who = who.as_object().unwrap().clone();
         who.insert("email".to_owned(), "Bob@example.com".into());
+        who.insert("subject".to_owned(), "u-2".into());
+        let mut other_issuer = who.clone();
+        other_issuer.insert("issuer".to_owned(), "https://other.example.com".into());
+        let other_issuer = serde_json::from_value(other_issuer.into()).unwrap();
         let special = NewSession {
             socket_name: "orders".to_owned(),
             session_type: "database",
@@ -270,6 +315,8 @@ mod tests {
         let f = Filter::default;
         let mapped: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
         let table: Vec<(&str, Filter, u64)> = vec![
+            ("owner", Filter { owner: Some(Owner::of(&special.identity)), ..f() }, 1),
+            ("owner by e-mail alone", Filter { owner: Some(Owner::of(&other_issuer)), ..f() }, 0),
             ("socket_id", Filter { socket_id: Some(socket_id("orders")), ..f() }, 1),
             ("socket_id miss", Filter { socket_id: Some(socket_id("none")), ..f() }, 0),
             ("socket_name", Filter { socket_name: Some("orders".into()), ..f() }, 1),
@@ -314,6 +361,7 @@ mod tests {
     async fn lists_use_an_index() {
         let book = Book::new();
         let f = Filter::default;
+        let own = || Owner::of(&testing::identity(time("2027-01-01T00:00:00Z")));
         let table = [
             (f(), "sessions_by_start"),
             (Filter { user_email: Some("a".into()), ..f() }, "sessions_by_email"),
@@ -334,6 +382,8 @@ mod tests {
                 "sessions_by_email",
             ),
             (Filter { live: Some(true), start_after: Some(time("2026-01-01T00:00:00Z")), ..f() }, "sessions_live"),
+            (Filter { owner: Some(own()), ..f() }, "sessions_by_person"),
+            (Filter { owner: Some(own()), session_type: Some("ssh".into()), ..f() }, "sessions_by_person"),
         ];
         for (filter, index) in table {
             let plan = book.lists.call(move |db| plan(db, &Terms::of(&filter))).await.unwrap();

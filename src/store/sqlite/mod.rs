@@ -3,11 +3,18 @@
 //! One thread owns the only connection that writes; two more read, one for lists and one for look-ups, so that a long
 //! list delays neither a session that opens nor a token that is checked. What the calls do is in the files below.
 
+mod audit;
+mod check;
 mod credentials;
+mod feed;
 mod filter;
 mod lane;
 mod list;
+mod processes;
+mod retention;
 mod sessions;
+mod sign_ins;
+mod tokens;
 mod values;
 
 use std::fs::{OpenOptions, Permissions};
@@ -17,8 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use uuid::Uuid;
 
 use self::lane::Lane;
+pub use self::processes::KillOrder;
 use super::StoreError;
 
 mod embedded {
@@ -34,6 +43,8 @@ pub struct Store {
     writes: Lane,
     look_ups: Lane,
     lists: Lane,
+    /// The process that holds what this handle opens.
+    process: Option<Uuid>,
 }
 
 impl Store {
@@ -56,6 +67,7 @@ impl Store {
             writes: lane::writer("book-write", writer)?,
             look_ups: lane::reader("book-read", look_ups)?,
             lists: lane::reader("book-list", lists)?,
+            process: None,
         })
     }
 }

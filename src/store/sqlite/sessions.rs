@@ -1,4 +1,4 @@
-//! The life of a row: opened, written to, ordered down, closed; and what a crash left open.
+//! The life of a row: opened, written to, ordered down, closed.
 
 use jiff::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -15,9 +15,10 @@ impl Store {
     /// Of all calls the only one that is skipped when its caller has given up before its turn: a row that nobody
     /// holds would stand as live until the next start.
     pub async fn open_session(&self, new: NewSession) -> Result<(), StoreError> {
+        let process = self.process;
         self.writes
             .call_if_awaited(move |db| {
-                let session = insert(db, &new)?;
+                let session = insert(db, &new, process)?;
                 new.events.iter().try_for_each(|event| insert_event(db, session, event))
             })
             .await
@@ -54,22 +55,6 @@ impl Store {
                 }
                 let mut known = db.prepare_cached("SELECT 1 FROM recordings WHERE recording_id = ?1")?;
                 if known.exists([Id(recording)])? { Ok(()) } else { Err(StoreError::UnknownRecording) }
-            })
-            .await
-    }
-
-    /// Recordings without an end, with their sessions and when they began: after a crash, those to be looked at before anything else.
-    pub async fn unfinished_recordings(&self) -> Result<Vec<(Uuid, Uuid, Timestamp)>, StoreError> {
-        self.look_ups
-            .call(|db| {
-                let mut all = db.prepare_cached(
-                    "SELECT s.session_id, r.recording_id, r.start_time
-                     FROM recordings r JOIN sessions s ON s.seq = r.session WHERE r.end_time IS NULL ORDER BY r.id",
-                )?;
-                let rows = all.query_map([], |row| {
-                    Ok((row.get::<_, Id>(0)?.0, row.get::<_, Id>(1)?.0, row.get::<_, Time>(2)?.0))
-                })?;
-                Ok(rows.collect::<Result<_, _>>()?)
             })
             .await
     }
@@ -142,24 +127,6 @@ impl Store {
             })
             .await
     }
-
-    /// Closes, as of when they were last seen, the sessions that a crash left open, and names them. To be called at
-    /// start, before any session opens.
-    pub async fn close_orphans(&self) -> Result<Vec<Uuid>, StoreError> {
-        self.writes
-            .call(|db| {
-                let mut close = db.prepare_cached(
-                    "UPDATE sessions SET
-                        end_time = last_seen, outcome = iif(killed, 'killed', 'crashed'), end_reason = iif(killed,
-                            'ended by order; the gateway stopped without closing the session', ?1),
-                        remaining = iif(killed, 'unknown', NULL)
-                     WHERE end_time IS NULL RETURNING session_id",
-                )?;
-                let closed = close.query_map([CRASHED], |row| Ok(row.get::<_, Id>(0)?.0))?;
-                Ok(closed.collect::<Result<_, _>>()?)
-            })
-            .await
-    }
 }
 
 /// The row's number, by which events and recordings know it.
@@ -172,7 +139,7 @@ fn one_number(statement: &mut CachedStatement<'_>, session: Uuid) -> Result<Opti
     Ok(statement.query_row([Id(session)], |row| row.get(0)).optional()?)
 }
 
-fn insert(db: &Connection, new: &NewSession) -> Result<i64, StoreError> {
+fn insert(db: &Connection, new: &NewSession, process: Option<Uuid>) -> Result<i64, StoreError> {
     let denied = new.result == AuthResult::Denied;
     let who = &new.identity;
     let mut insert = db.prepare_cached(
@@ -180,9 +147,9 @@ fn insert(db: &Connection, new: &NewSession) -> Result<i64, StoreError> {
             session_id, socket_id, socket_name, session_type, start_time, end_time, last_seen,
             issuer, sub, user_email, name, picture, nickname, groups, signed_in, actor,
             server_name, server_port, upstream, client_ip, client_port, sshuser,
-            audit_log, result, outcome, end_reason, rule, durability
+            audit_log, result, outcome, end_reason, rule, durability, country_code, country, city, process
          ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 'person',
-            ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
+            ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
     )?;
     insert.execute(params![
         Id(new.session_id),
@@ -211,6 +178,10 @@ fn insert(db: &Connection, new: &NewSession) -> Result<i64, StoreError> {
         if denied { new.end_reason.as_deref() } else { None },
         new.rule,
         new.durability,
+        new.place.country_code,
+        new.place.country,
+        new.place.city,
+        process.map(Id),
     ])?;
     Ok(db.last_insert_rowid())
 }
@@ -245,9 +216,6 @@ fn insert_recording(db: &Connection, session: i64, row: &RecordingRow) -> Result
     mark.execute([session])?;
     Ok(())
 }
-
-/// What stands on a row that a crash left open.
-const CRASHED: &str = "the gateway stopped without closing the session; it ended when it was last seen, or soon after";
 
 #[cfg(test)]
 mod tests {
@@ -364,7 +332,7 @@ mod tests {
         let recording = testing::recording();
         let id = recording.recording_id;
         book.add_recording(new.session_id, recording.clone()).await.unwrap();
-        let unfinished = book.unfinished_recordings().await.unwrap();
+        let unfinished = book.unfinished_recordings(&[]).await.unwrap();
         assert_eq!(unfinished, [(new.session_id, id, recording.start_time)]);
         assert!(row(&book, &new).await.audit_log, "a recording exists");
         book.finish_recording(id, time(END), RecordingState::Complete, 4096, Some(3)).await.unwrap();
@@ -377,7 +345,7 @@ mod tests {
             ..recording
         };
         assert_eq!(row(&book, &new).await.recordings, [ended]);
-        assert!(book.unfinished_recordings().await.unwrap().is_empty());
+        assert!(book.unfinished_recordings(&[]).await.unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -432,28 +400,5 @@ mod tests {
         let row = row(&book, &new).await;
         assert_eq!((row.killed, row.outcome), (true, Some(Outcome::Killed)));
         assert_eq!((row.end_reason.as_deref(), row.remaining), (Some("locked"), remaining));
-    }
-
-    #[tokio::test]
-    async fn orphans_end_when_they_were_last_seen() {
-        let book = Book::new();
-        let (orphan, ordered, ended) = (opened(&book).await, opened(&book).await, opened(&book).await);
-        let seen = time("2026-03-01T10:59:00Z");
-        book.touch(vec![orphan.session_id], seen).await.unwrap();
-        book.order_kill(ordered.session_id, kill("out")).await.unwrap();
-        close(&book, &ended, Outcome::Closed, "closed").await;
-        let before = row(&book, &ended).await;
-
-        let mut closed = book.close_orphans().await.unwrap();
-        closed.sort();
-        assert_eq!(closed, [orphan.session_id, ordered.session_id]);
-        let crashed = row(&book, &orphan).await;
-        assert_eq!((crashed.end_time, crashed.outcome), (Some(seen), Some(Outcome::Crashed)));
-        assert!(crashed.end_reason.unwrap().contains("without closing"));
-        let killed = row(&book, &ordered).await;
-        assert_eq!((killed.end_time, killed.outcome), (Some(ordered.start_time), Some(Outcome::Killed)));
-        assert_eq!((killed.remaining.as_deref(), row(&book, &orphan).await.remaining), (Some("unknown"), None));
-        assert_eq!(row(&book, &ended).await, before);
-        assert!(book.close_orphans().await.unwrap().is_empty());
     }
 }

@@ -1,17 +1,17 @@
-//! Any observations as a cast: every line must be an event, in UTF-8, and time must not run back.
+//! Any observations as a version 2 cast: every line must be an event, in UTF-8, and time must not run back.
 #![no_main]
 
-use bytes::Bytes;
-use gatescribe::record::codec;
 use gatescribe::record::export::cast::{CastOptions, write_cast};
+use gatescribe_fuzz::{length, observations};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let (mut bytes, mut clock) = (Bytes::copy_from_slice(data), 0);
-    let observations = std::iter::from_fn(|| codec::decode(&mut bytes, &mut clock).ok().map(Ok::<_, ()>));
-    let options = CastOptions { started: jiff::Timestamp::UNIX_EPOCH, title: None, input: true };
+    let observations = observations(data);
+    let most = 8 * length(&observations) + 80 * observations.len() + 20_000;
+    let options = CastOptions { started: jiff::Timestamp::UNIX_EPOCH, title: None, input: true, opaque: false };
     let mut out = Vec::new();
-    assert!(write_cast(observations, &options, &mut out).is_ok());
+    assert!(write_cast(observations.into_iter().map(Ok::<_, ()>), &options, &mut out).is_ok());
+    assert!(out.len() <= most, "{} bytes, at most {most}", out.len());
     let text = std::str::from_utf8(&out).expect("a cast is UTF-8");
     let mut last = 0.0;
     for line in text.lines().skip(1) {

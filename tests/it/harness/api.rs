@@ -101,6 +101,14 @@ impl Api {
         self.get(&path).await
     }
 
+    /// A recording on its way.
+    pub async fn download(&self, row: &SessionRow, format: &str) -> reqwest::Response {
+        let (socket, session) = (row.socket_id, row.session_id);
+        let url = format!("{}/api/v1/session/{socket}/{session}/session_log?format={format}", self.base);
+        let token = self.token.as_deref().unwrap_or_default();
+        self.client.get(url).header("x-access-token", token).send().await.unwrap().error_for_status().unwrap()
+    }
+
     /// Ends a session; fails when the answer takes longer than the limit.
     pub async fn kill(&self, row: &SessionRow, reason: &str, limit: Duration) -> SessionRow {
         let answer = tokio::time::timeout(limit, self.try_kill(row, reason)).await;

@@ -1,6 +1,7 @@
 //! A browser without a screen: keeps cookies, follows redirects, fills in and posts the forms that pages show.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
@@ -47,6 +48,12 @@ impl Browser {
         Self { client: builder.build().unwrap(), cookies: BTreeMap::new() }
     }
 
+    /// A browser for which `localhost` is this address.
+    pub fn through(ca: &Path, localhost: IpAddr) -> Self {
+        let builder = https_client(ca).resolve("localhost", (localhost, 0).into());
+        Self { client: builder.build().unwrap(), cookies: BTreeMap::new() }
+    }
+
     /// Opens an address and follows where it leads.
     pub async fn open(&mut self, url: &str) -> Page {
         self.load(Method::GET, Url::parse(url).unwrap(), None, None).await
@@ -63,6 +70,17 @@ impl Browser {
                 self.load(Method::GET, url, None, None).await
             }
         }
+    }
+
+    /// Posts a form and gives where its answer leads, without going there.
+    pub async fn submit_unfollowed(&mut self, form: &Form) -> Option<Url> {
+        let request = self.client.request(form.method.clone(), form.action.clone());
+        let request = request.header(COOKIE, self.cookies_for(&form.action));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let request = request.header(ORIGIN, form.page.origin().ascii_serialization());
+        let response = request.body(form_urlencoded(&form.fields)).send().await.unwrap();
+        let to = response.headers().get(LOCATION).filter(|_| response.status().is_redirection())?;
+        form.action.join(to.to_str().unwrap()).ok()
     }
 
     /// Opens a sign-in link, signs in as this person where the provider asks, approves, and returns the digits.

@@ -40,6 +40,7 @@ pub struct Setup {
     sockets: String,
     policies: String,
     recording: String,
+    gateway: String,
     more: String,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
@@ -59,6 +60,7 @@ impl Setup {
             sockets: none(),
             policies: POLICIES.into(),
             recording: none(),
+            gateway: none(),
             more: none(),
             environment: Vec::new(),
             data: None,
@@ -105,6 +107,12 @@ impl Setup {
         self
     }
 
+    /// More lines of `[gateway]`.
+    pub fn gateway(mut self, lines: &str) -> Self {
+        self.gateway = lines.to_owned();
+        self
+    }
+
     /// Other tables.
     pub fn more(mut self, toml: &str) -> Self {
         self.more += toml;
@@ -146,12 +154,12 @@ impl Setup {
         let Issuer { url, client_id, .. } = issuer;
         let secret_file = issuer.secret_file();
         let secret_file = secret_file.display();
-        let Setup { sockets, policies, recording, more, .. } = self;
+        let Setup { sockets, policies, recording, gateway, more, .. } = self;
         format!(
             "[gateway]\ndomain = \"localhost\"\npublic_url = \"https://localhost:{https}\"\ndata_dir = \"{data}\"\n\
-             [listen]\nhttps = \"127.0.0.1:{https}\"\nssh = \"127.0.0.1:{ssh}\"\n\
+             {gateway}\n[listen]\nhttps = \"127.0.0.1:{https}\"\nssh = \"127.0.0.1:{ssh}\"\n\
              [oidc]\nissuer = \"{url}\"\nclient_id = \"{client_id}\"\nclient_secret = \"file:{secret_file}\"\n\
-             [roles]\nadmin = [\"security\"]\n\
+             [roles]\nadmin = [\"security\"]\noperator = [\"oncall\"]\nauditor = [\"audit\"]\n\
              [recording]\n{recording}\n{more}\n{sockets}\n{policies}"
         )
     }
@@ -258,9 +266,19 @@ impl Gateway {
         self.child.wait().unwrap();
     }
 
+    /// Whether the process that this started has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Asks it to stop and waits until it has.
     pub async fn stop(&mut self) -> ExitStatus {
         process::signal(self.child.id(), Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
         eventually("the gateway stops", SOON, async || child.try_wait().unwrap()).await
     }

@@ -2,9 +2,14 @@
 //! lives in the test's own directory and on loopback only, and is ended by its process id when dropped.
 
 pub mod api;
+pub mod balancer;
 pub mod browser;
+pub mod cli;
+pub mod collector;
 pub mod gateway;
 pub mod issuer;
+pub mod login;
+pub mod mmdb;
 pub mod process;
 pub mod recordings;
 pub mod ssh;
@@ -18,7 +23,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub use api::Api;
+pub use balancer::Balancer;
 pub use browser::Browser;
+pub use cli::Cli;
 pub use gateway::{Gateway, Setup};
 pub use ssh::Ssh;
 pub use sshd::Sshd;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gatescribe::record::keys::{Keys, RecordingKey};
 use gatescribe::record::observation::{Direction, Observation, What};
 use gatescribe::record::{Durability, Recordings, Settings, Verdict, default_spool};
 use gatescribe::store::RecordingRow;
@@ -26,6 +27,7 @@ pub async fn read(data: &Path, session: Uuid, row: &RecordingRow) -> Recorded {
         keep_free: 0,
         flush_after: Duration::from_secs(1),
         gateway: Uuid::nil(),
+        keys: keys(data),
     };
     let recordings = Recordings::open(settings).unwrap();
     let mut reader = recordings.open_reader(session, row.recording_id, row.start_time).await.unwrap();
@@ -35,6 +37,11 @@ pub async fn read(data: &Path, session: Uuid, row: &RecordingRow) -> Recorded {
     })
     .await
     .unwrap()
+}
+
+/// The key that a gateway made for itself below its data directory.
+pub fn keys(data: &Path) -> Keys {
+    Keys::new(RecordingKey::load(&data.join("recording.key")).unwrap(), Vec::new())
 }
 
 /// Everything that went one way on one stream, in order.

@@ -144,7 +144,7 @@ impl Done {
 }
 
 impl Running {
-    fn start(command: std::process::Command) -> Self {
+    pub fn start(command: std::process::Command) -> Self {
         let mut command = Command::from(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("ssh is installed");

@@ -39,6 +39,11 @@ impl Terminal {
         Self { keyboard: File::from(master), screen, child, seen: 0 }
     }
 
+    /// The program's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Types these bytes.
     pub fn send(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
@@ -54,8 +59,12 @@ impl Terminal {
         let from = self.seen;
         let find = |bytes: &Vec<u8>| position(&bytes[from..], words.as_bytes()).is_some();
         let found = tokio::time::timeout(limit, self.screen.wait_for(find)).await;
-        let shown = found.ok().and_then(Result::ok).map(|bytes| bytes.clone());
-        let Some(bytes) = shown else { panic!("no {words:?} within {limit:?}; the terminal shows:\n{}", self.text()) };
+        let found = found.map(|found| found.ok().map(|bytes| bytes.clone()));
+        let bytes = match found {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => panic!("no {words:?} before the end ({:?}); it shows:\n{}", self.child.try_wait(), self.text()),
+            Err(_elapsed) => panic!("no {words:?} within {limit:?}; the terminal shows:\n{}", self.text()),
+        };
         let end = from + position(&bytes[from..], words.as_bytes()).unwrap() + words.len();
         self.seen = end;
         String::from_utf8_lossy(&bytes[from..end]).into_owned()
@@ -89,8 +98,11 @@ impl Drop for Terminal {
         if std::thread::panicking() {
             eprintln!("--- the terminal shows\n{}", self.text());
         }
-        process::signal(self.child.id(), Signal::KILL);
-        let _ = self.child.wait();
+        // Once it was waited for, its id can be another program's.
+        if let Ok(None) = self.child.try_wait() {
+            process::signal(self.child.id(), Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
 }
 
@@ -109,12 +121,22 @@ fn in_own_session(program: &Command) -> Command {
 }
 
 /// Reads the terminal on a thread of its own, because a pseudo-terminal ends with an error instead of an end of file.
+///
+/// One error is not the end yet: Linux looks for output first and whether everybody has gone second, so that a program
+/// which writes and ends in between is told of before its output. The next read then has it.
 fn pump(mut master: File) -> watch::Receiver<Vec<u8>> {
     let (sender, receiver) = watch::channel(Vec::new());
     std::thread::spawn(move || {
         let mut chunk = [0; 65536];
-        while let Ok(length @ 1..) = master.read(&mut chunk) {
-            sender.send_modify(|all| all.extend_from_slice(&chunk[..length]));
+        let mut errors = 0;
+        while errors < 2 {
+            match master.read(&mut chunk) {
+                Ok(length @ 1..) => {
+                    errors = 0;
+                    sender.send_modify(|all| all.extend_from_slice(&chunk[..length]));
+                }
+                Ok(0) | Err(_) => errors += 1,
+            }
         }
     });
     receiver

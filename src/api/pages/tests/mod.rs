@@ -1,6 +1,7 @@
 //! The pages as a browser sees them: requests through the router with cookies, against a real development issuer.
 
 mod links;
+mod login;
 mod sign_in;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::dev_issuer::DevIssuer;
+use crate::identity::grants::GrantSettings;
 use crate::identity::link::{Answer, Asks, LinkSettings, LinkState, OtherAddress, Waiting};
 use crate::identity::oidc::{Begin, OidcSettings};
 
@@ -25,14 +27,19 @@ const THERE: &str = "198.51.100.7:40000";
 struct Site {
     router: Router,
     links: Links,
+    grants: Grants,
     _issuer: DevIssuer,
 }
 
 struct Issues;
 
 impl TokenIssuer for Issues {
-    fn issue<'a>(&'a self, who: &'a Identity) -> BoxFuture<'a, Result<IssuedToken, TokenNotIssued>> {
-        let token = format!("token-of-{}", who.nickname().unwrap_or_default()).into();
+    fn role_of(&self, who: &Identity) -> Role {
+        if who.groups().iter().any(|group| group == "security") { Role::Admin } else { Role::User }
+    }
+
+    fn issue<'a>(&'a self, who: &'a Approval, _: IpAddr) -> BoxFuture<'a, Result<IssuedToken, TokenNotIssued>> {
+        let token = format!("token-of-{}", who.identity().nickname().unwrap_or_default()).into();
         Box::pin(async { Ok(IssuedToken { token, expires: jiff::Timestamp::UNIX_EPOCH }) })
     }
 }
@@ -64,14 +71,17 @@ impl Site {
             max_waiting: 100,
             max_per_address: 100,
         });
+        let grants = Grants::new(GrantSettings { device_groups: vec!["engineering".into()], other_address });
         let router = router(PagesState {
             oidc,
             links: links.clone(),
+            grants: grants.clone(),
+            revoked: RevokedPeople::default(),
             public_url: ORIGIN.parse().unwrap(),
-            is_admin: Arc::new(|who| who.groups().iter().any(|group| group == "security")),
+            geo: Geo::default(),
             tokens: Arc::new(Issues),
         });
-        Self { router, links, _issuer: issuer }
+        Self { router, links, grants, _issuer: issuer }
     }
 
     fn browser(&self, address: &str) -> Browser<'_> {

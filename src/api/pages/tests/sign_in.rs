@@ -127,17 +127,19 @@ async fn a_sign_in_gets_a_new_session() {
 }
 
 #[tokio::test]
-async fn administrators_get_a_token_and_others_do_not() {
+async fn everybody_gets_a_token_and_is_told_what_it_can_do() {
     let site = Site::start(OtherAddress::Confirm).await;
     let mut admin = site.browser(HERE);
     let page = admin.sign_in("/token", "admin").await;
+    page.is(StatusCode::OK, "an administrator");
     assert!(!page.body.contains("token-of-admin"), "not before it is asked for");
     admin.post("/token", &format!("csrf={}", page.csrf())).await.is(StatusCode::OK, "token-of-admin");
 
     let mut alice = site.browser(HERE);
-    alice.sign_in("/token", "alice").await.is(StatusCode::FORBIDDEN, "only administrators");
-    let csrf = alice.get("/").await.csrf();
-    alice.post("/token", &format!("csrf={csrf}")).await.is(StatusCode::FORBIDDEN, "only administrators");
+    let page = alice.sign_in("/token", "alice").await;
+    page.is(StatusCode::OK, "see your sessions");
+    alice.post("/token", "csrf=x").await.is(StatusCode::FORBIDDEN, "did not come from");
+    alice.post("/token", &format!("csrf={}", page.csrf())).await.is(StatusCode::OK, "token-of-alice");
 }
 
 #[tokio::test]
@@ -154,8 +156,10 @@ async fn a_provider_that_is_down_gets_a_page() {
     let pages = PagesState {
         oidc: Oidc::new(settings).unwrap(),
         links: site.links.clone(),
+        grants: site.grants.clone(),
+        revoked: RevokedPeople::default(),
         public_url: "https://localhost:8443".parse().unwrap(),
-        is_admin: Arc::new(|_| false),
+        geo: Geo::default(),
         tokens: Arc::new(Issues),
     };
     let site = Site { router: router(pages), ..site };
@@ -175,6 +179,22 @@ async fn one_address_pushes_out_its_own_flows_only() {
     }
     let back = alice.at_provider(&begun, "alice").await;
     assert_eq!(alice.get(&back).await.status, StatusCode::SEE_OTHER);
+}
+
+/// An IPv6 customer has more addresses than there are flows.
+#[tokio::test]
+async fn an_ipv6_customer_pushes_out_their_own_flows_only() {
+    let site = Site::start(OtherAddress::Confirm).await;
+    let (mut alice, mut first) = (site.browser("[2001:db8:1:1::1]:40000"), site.browser("[2001:db8:1:2::1]:40000"));
+    let (begun, begun_first) = (alice.get("/sign-in").await, first.get("/sign-in").await);
+    for n in 0..40 {
+        let address = format!("[2001:db8:1:2::{n:x}:2]:40000");
+        assert_eq!(site.browser(&address).get("/sign-in").await.status, StatusCode::SEE_OTHER);
+    }
+    let back = alice.at_provider(&begun, "alice").await;
+    assert_eq!(alice.get(&back).await.status, StatusCode::SEE_OTHER);
+    let back = first.at_provider(&begun_first, "alice").await;
+    assert_ne!(first.get(&back).await.status, StatusCode::SEE_OTHER, "it was pushed out by its own network");
 }
 
 /// Everything that is logged, whatever its level.

@@ -1,10 +1,13 @@
 //! The gateway's own certificate authority (ECDSA P-256), and the TLS settings of its listeners: by a certificate that
 //! the authority issues, or by one that an administrator configured. Knows no listener and no protocol but ALPN.
+//!
+//! `client` issues and checks people's certificates.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+mod client;
+
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -20,6 +23,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use secrecy::{ExposeSecret, SecretString};
+
+pub use self::client::{ClientCertificate, ClientRefused, CsrRefused};
+use crate::files::write_atomically;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CA_LIFETIME: Duration = DAY.saturating_mul(3652);
@@ -86,7 +92,7 @@ impl GatewayCa {
             (None, Some(key)) => Self::create(&certificate, KeyPair::from_pem(key.expose_secret())?),
             (None, None) => {
                 let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                write_atomically(&key, pair.serialize_pem().as_bytes(), 0o600)?;
+                write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
                 Self::create(&certificate, pair)
             }
         }
@@ -120,7 +126,7 @@ impl GatewayCa {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "Gatescribe CA");
         let pem = params.self_signed(&pair)?.pem();
-        write_atomically(certificate, pem.as_bytes(), 0o644)?;
+        write(certificate, pem.as_bytes(), 0o644)?;
         Self::from_pem(pem, pair)
     }
 
@@ -229,18 +235,8 @@ fn read(path: &Path) -> Result<Option<SecretString>, CaError> {
     }
 }
 
-/// Writes a file that is there whole or not at all, and never readable by more than `mode` says.
-fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), CaError> {
-    let partial = path.with_extension("partial");
-    let write = || {
-        let _ = fs::remove_file(&partial);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
-    };
-    write().map_err(|source| CaError::File { path: path.to_owned(), source })
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), CaError> {
+    write_atomically(path, content, mode).map_err(|source| CaError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

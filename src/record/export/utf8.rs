@@ -1,15 +1,36 @@
 //! Bytes of a stream as text: cut on UTF-8 boundaries, whatever the reads were cut on.
 
-/// Decodes one stream's bytes piece by piece. A character that is not complete yet waits (at most 3 bytes); what can
-/// never become one is U+FFFD.
+/// Decodes one stream's bytes piece by piece. A character that is not complete yet waits (at most 3 bytes).
 #[derive(Default)]
 pub struct Utf8Stream {
     tail: Vec<u8>,
 }
 
+/// A part of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Whole characters.
+    Text(&'a str),
+    /// Bytes that can never become a character; 1 to 3.
+    Invalid(&'a [u8]),
+}
+
 impl Utf8Stream {
-    /// Appends the text of `data` to `out`.
+    /// Appends the text of `data` to `out`. What can never become a character is U+FFFD.
     pub fn push(&mut self, data: &[u8], out: &mut String) {
+        self.push_with(data, |piece| match piece {
+            Piece::Text(text) => out.push_str(text),
+            Piece::Invalid(_) => out.push(char::REPLACEMENT_CHARACTER),
+        });
+    }
+
+    /// Appends what is left when the stream ends.
+    pub fn finish(&mut self, out: &mut String) {
+        self.finish_with(|_| out.push(char::REPLACEMENT_CHARACTER));
+    }
+
+    /// Gives the parts of `data` to `take`, in order.
+    pub fn push_with(&mut self, data: &[u8], mut take: impl FnMut(Piece<'_>)) {
         let joined;
         let mut rest = data;
         if !self.tail.is_empty() {
@@ -19,20 +40,23 @@ impl Utf8Stream {
         }
         let mut chunks = rest.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {
-            out.push_str(chunk.valid());
+            if !chunk.valid().is_empty() {
+                take(Piece::Text(chunk.valid()));
+            }
             let invalid = chunk.invalid();
             if chunks.peek().is_none() && may_go_on(invalid) {
                 self.tail = invalid.to_vec();
             } else if !invalid.is_empty() {
-                out.push(char::REPLACEMENT_CHARACTER);
+                take(Piece::Invalid(invalid));
             }
         }
     }
 
-    /// Appends what is left when the stream ends.
-    pub fn finish(&mut self, out: &mut String) {
-        if !std::mem::take(&mut self.tail).is_empty() {
-            out.push(char::REPLACEMENT_CHARACTER);
+    /// Gives what is left when the stream ends to `take`.
+    pub fn finish_with(&mut self, mut take: impl FnMut(Piece<'_>)) {
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            take(Piece::Invalid(&tail));
         }
     }
 }

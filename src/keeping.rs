@@ -1,0 +1,283 @@
+//! Housekeeping: what has been kept for long enough goes, a little at a time, oldest first, so that nobody waits for it.
+//!
+//! A session's files go first and its row last, with the line in the audit log: the row is the list of what is to be
+//! removed, so a crash in between leaves a row whose recordings are missing, and the next round finds it again. The other
+//! order would leave files that nothing knows of. (Those a crash at a session's *beginning* can leave: a file whose row
+//! was not written yet. They are looked for by their day, and go when they are as old.)
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::record::{Orphan, Recordings};
+use crate::store::{ExpiredSession, Store, StoreError};
+
+/// Sessions, or files, between two pauses.
+const BATCH: u32 = 50;
+/// A pause: others' turn at the book and at the disk.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A short retention is looked after more often than once in this time.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Removes what has been kept for long enough. Cheap to clone.
+#[derive(Clone)]
+pub struct Keeping {
+    store: Store,
+    recordings: Recordings,
+    retention: Duration,
+}
+
+/// What a round removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Sessions with their recordings.
+    pub sessions: u64,
+    /// Recordings' files without a session.
+    pub orphans: u64,
+    /// Sign-ins, keys and tokens.
+    pub credentials: u64,
+    /// What could not be removed now; tried again in the next round.
+    pub failed: u64,
+}
+
+impl Keeping {
+    /// Sessions are kept for `retention` after their end.
+    pub fn new(store: Store, recordings: Recordings, retention: Duration) -> Self {
+        Self { store, recordings, retention }
+    }
+
+    /// Rounds until it is dropped. Cancel safe: a round may stop anywhere.
+    pub async fn keep_going(&self) {
+        let interval = (self.retention / 24).clamp(Duration::from_secs(1), LONGEST_INTERVAL);
+        loop {
+            match self.round(Timestamp::now()).await {
+                Ok(removed) if removed == Removed::default() => {}
+                Ok(removed) => tracing::info!(?removed, "removed what was kept for long enough"),
+                Err(error) => tracing::error!(%error, "housekeeping stopped; it is tried again"),
+            }
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    /// One round, as of `now`.
+    pub async fn round(&self, now: Timestamp) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        if let Ok(until) = now.checked_sub(self.retention) {
+            self.sessions(until, &mut removed).await?;
+            self.orphans(until, &mut removed).await?;
+        }
+        loop {
+            match self.store.sweep_expired(now).await? {
+                0 => return Ok(removed),
+                swept => removed.credentials += swept as u64,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn sessions(&self, until: Timestamp, removed: &mut Removed) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let batch = self.store.expired_sessions(until, after, BATCH).await?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            after = Some((last.start_time, last.session_id));
+            for session in batch {
+                let id = session.session_id;
+                match self.remove_files(&session).await {
+                    Ok(freed) => removed.sessions += u64::from(self.store.remove_session(session, until, freed).await?),
+                    Err(error) => {
+                        tracing::warn!(session = %id, %error, "a session's recordings cannot be removed now");
+                        removed.failed += 1;
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// All files of a session; the bytes that this freed.
+    async fn remove_files(&self, session: &ExpiredSession) -> std::io::Result<u64> {
+        let (recordings, session) = (self.recordings.clone(), session.clone());
+        let remove = move || {
+            let id = session.session_id;
+            session
+                .recordings
+                .iter()
+                .try_fold(0, |freed, (recording, started)| Ok(freed + recordings.remove(id, *recording, *started)?))
+        };
+        blocking(remove).await
+    }
+
+    async fn orphans(&self, until: Timestamp, removed: &mut Removed) -> Result<(), StoreError> {
+        let mut after: Option<Orphan> = None;
+        loop {
+            let (recordings, from) = (self.recordings.clone(), after.take());
+            let listed = blocking(move || recordings.files_before(until, from.as_ref(), BATCH as usize)).await;
+            let files = match listed {
+                Ok(files) => files,
+                Err(error) => {
+                    tracing::warn!(%error, "the directory of recordings cannot be looked through");
+                    removed.failed += 1;
+                    return Ok(());
+                }
+            };
+            let Some(last) = files.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let sessions: Vec<Uuid> = files.iter().map(|file| file.session).collect();
+            let known = self.store.known_sessions(sessions).await?;
+            for file in files.into_iter().filter(|file| !known.contains(&file.session)) {
+                self.orphan(file, removed).await?;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Here the line comes first: a line too many tells less of a lie than one too few.
+    async fn orphan(&self, file: Orphan, removed: &mut Removed) -> Result<(), StoreError> {
+        let details = json!({"why": "retention; no session has it", "session_id": file.session});
+        let recording = file.recording.to_string();
+        self.store.audit("gateway", "recording.removed", &recording, details).await?;
+        let recordings = self.recordings.clone();
+        match blocking(move || recordings.remove_orphan(&file)).await {
+            Ok(_) => removed.orphans += 1,
+            Err(error) => {
+                tracing::warn!(%recording, %error, "a recording without a session cannot be removed now");
+                removed.failed += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::record::keys::{Keys, RecordingKey};
+    use crate::record::{Budget, Durability, Ending, NewRecording, Settings};
+    use crate::socket::OnFailure;
+    use crate::store::testing::{Book, new_session};
+    use crate::store::{NewSession, Outcome, RecordingRow, RecordingState};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn ago(days: i64) -> Timestamp {
+        Timestamp::now() - SignedDuration::from_hours(24 * days)
+    }
+
+    struct House {
+        book: Book,
+        recordings: Recordings,
+        keeping: Keeping,
+    }
+
+    impl House {
+        fn new() -> Self {
+            let book = Book::new();
+            let settings = Settings {
+                dir: book.dir().join("recordings"),
+                spool: book.dir().join("spool"),
+                durability: Durability::Process,
+                keep_free: 0,
+                flush_after: DAY,
+                gateway: Uuid::nil(),
+                keys: Keys::new(RecordingKey::random().unwrap(), Vec::new()),
+            };
+            let recordings = Recordings::open(settings).unwrap();
+            let keeping = Keeping::new(Store::clone(&book), recordings.clone(), DAY * 30);
+            Self { book, recordings, keeping }
+        }
+
+        /// A recording that was made so many days ago; of a session in the book, or of none.
+        async fn recorded(&self, days: i64, in_book: bool) -> NewRecording {
+            let new = NewRecording {
+                session: Uuid::now_v7(),
+                recording: Uuid::now_v7(),
+                kind: "shell".into(),
+                started: ago(days),
+                on_failure: OnFailure::EndSession,
+                budget: Arc::clone(&Budget::new(u64::MAX)),
+            };
+            let finished = self.recordings.create(new.clone()).await.unwrap().finish(Ending::Complete).await;
+            if in_book {
+                let session = NewSession { session_id: new.session, start_time: new.started, ..new_session() };
+                self.book.open_session(session).await.unwrap();
+                let row = RecordingRow {
+                    recording_id: new.recording,
+                    start_time: new.started,
+                    end_time: Some(new.started),
+                    state: RecordingState::Complete,
+                    size: Some(finished.size),
+                    ..crate::store::testing::recording()
+                };
+                self.book.add_recording(new.session, row).await.unwrap();
+                let closed =
+                    self.book.close_session(new.session, new.started, Outcome::Closed, String::new(), None).await;
+                closed.unwrap();
+            }
+            new
+        }
+
+        async fn is_kept(&self, of: &NewRecording) -> (bool, bool) {
+            let file = self.recordings.raw(of.session, of.recording, of.started).await.is_ok();
+            let row = self.book.known_sessions(vec![of.session]).await.unwrap().contains(&of.session);
+            (file, row)
+        }
+    }
+
+    fn days(dir: &Path) -> usize {
+        std::fs::read_dir(dir.join("recordings")).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn what_is_old_goes_and_what_is_not_stays() {
+        let house = House::new();
+        let (old, new) = (house.recorded(31, true).await, house.recorded(29, true).await);
+        let (stray, recent_stray) = (house.recorded(40, false).await, house.recorded(1, false).await);
+        let removed = house.keeping.round(Timestamp::now()).await.unwrap();
+        assert_eq!(removed, Removed { sessions: 1, orphans: 1, credentials: 0, failed: 0 });
+        assert_eq!((house.is_kept(&old).await, house.is_kept(&new).await), ((false, false), (true, true)));
+        assert_eq!((house.is_kept(&stray).await.0, house.is_kept(&recent_stray).await.0), (false, true));
+        assert_eq!(days(house.book.dir()), 2, "days that became empty are gone");
+        let lines = house.book.audit_entries(None, 10).await.unwrap();
+        let told: Vec<_> = lines.iter().rev().map(|line| (line.action.as_str(), line.subject.clone())).collect();
+        let expected =
+            [("session.removed", old.session.to_string()), ("recording.removed", stray.recording.to_string())];
+        assert_eq!(told, expected);
+        assert_eq!(house.keeping.round(Timestamp::now()).await.unwrap(), Removed::default());
+    }
+
+    #[tokio::test]
+    async fn a_round_that_died_between_files_and_row_is_finished_by_the_next() {
+        let house = House::new();
+        let old = house.recorded(31, true).await;
+        let (all, of) = (house.recordings.clone(), old.clone());
+        blocking(move || all.remove(of.session, of.recording, of.started)).await.unwrap();
+        assert_eq!(house.is_kept(&old).await, (false, true));
+        assert_eq!(house.keeping.round(Timestamp::now()).await.unwrap().sessions, 1);
+        assert_eq!(house.is_kept(&old).await, (false, false));
+        assert_eq!(house.book.audit_entries(None, 10).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn more_than_a_batch_goes_in_one_round() {
+        let house = House::new();
+        for _ in 0..BATCH + 3 {
+            house.recorded(31, true).await;
+            house.recorded(31, false).await;
+        }
+        let removed = house.keeping.round(Timestamp::now()).await.unwrap();
+        assert_eq!((removed.sessions, removed.orphans), (u64::from(BATCH) + 3, u64::from(BATCH) + 3));
+        assert_eq!(days(house.book.dir()), 0);
+    }
+}
