@@ -104,6 +104,11 @@ async fn a_small_terminal_is_told_so() {
     watching.expect("ready").await;
 }
 
+async fn with_key(gateway: &Gateway, what: &str) -> Command {
+    let key = gateway.data().join("recording.key").display().to_string();
+    command(gateway, &["play", what, "--speed", "1000", "--key", &key]).await
+}
+
 #[tokio::test]
 async fn a_recording_is_played_from_the_gateway_and_from_files() {
     let (_sshd, gateway, ssh) = gate().await;
@@ -117,7 +122,7 @@ async fn a_recording_is_played_from_the_gateway_and_from_files() {
     let cast = gateway.data().join("copy.cast");
     fs::write(&cast, api.log(&row, None, "cast").await.ok()).unwrap();
     for what in [id.as_str(), gsr.to_str().unwrap(), cast.to_str().unwrap()] {
-        let mut playing = Terminal::start(&command(&gateway, &["play", what, "--speed", "1000"]).await, 80, 24);
+        let mut playing = Terminal::start(&with_key(&gateway, what).await, 80, 24);
         playing.expect("ready").await;
         playing.expect("\x1b[1mbold").await;
         assert!(playing.wait(SOON).await.success(), "{what}");
@@ -125,9 +130,11 @@ async fn a_recording_is_played_from_the_gateway_and_from_files() {
     }
     let whole = fs::read(&gsr).unwrap();
     fs::write(&gsr, &whole[..whole.len() - 20]).unwrap();
-    let mut playing =
-        Terminal::start(&command(&gateway, &["play", gsr.to_str().unwrap(), "--speed", "1000"]).await, 80, 24);
+    let mut playing = Terminal::start(&with_key(&gateway, gsr.to_str().unwrap()).await, 80, 24);
     playing.expect("is cut after").await;
+    assert_eq!(playing.wait(SOON).await.code(), Some(1));
+    let mut playing = Terminal::start(&command(&gateway, &["play", gsr.to_str().unwrap()]).await, 80, 24);
+    playing.expect("it is encrypted").await;
     assert_eq!(playing.wait(SOON).await.code(), Some(1));
 }
 

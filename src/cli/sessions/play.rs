@@ -145,6 +145,9 @@ fn open(path: &Path, keys: &[PathBuf]) -> anyhow::Result<(File, Option<String>)>
     }
     let keys = verify::load(keys).map_err(anyhow::Error::msg)?;
     let mut reader = Reader::open_file(path, keys.as_ref())?;
+    if keys.is_none() && reader.header().encrypted()? {
+        bail!("it is encrypted; name its key with --key (the gateway keeps it as recording.key)");
+    }
     let options = CastOptions { started: reader.header().started, title: None, input: false, opaque: false };
     let mut file = scratch()?;
     write_cast(reader.by_ref(), &options, BufWriter::new(&mut file))?;
