@@ -22,7 +22,7 @@
 //!   address.rs     which addresses count as one
 //!   accept.rs      the accept loop: back-off, limits per address, a span and a task for each connection
 //!   proxy_protocol.rs  what a trusted load balancer says about the client
-//!   telemetry/     what the gateway tells about itself: log, metrics (every name), traces
+//!   telemetry/     what the gateway tells about itself: log (lines: its queue), metrics (every name), traces
 //!   geo/           address -> country and city, from database files that are read again when they change
 //!   error.rs       what may be shown to a user, and whose fault it was
 //!   files.rs       files that are there whole or not at all
@@ -98,8 +98,8 @@
 //!     known person who is refused is a row.
 //! 13. **A client's address is its own, or a named balancer's word.** A PROXY protocol header is required from the
 //!     networks that the configuration names and looked for from nobody else; what HTTP headers say is never asked.
-//! 14. **Telemetry never makes anybody wait.** Counting is an atomic addition, spans go into a queue with a bound, and what
-//!     finds it full is dropped and counted. Labels come from fixed sets, so that clients cannot make series.
+//! 14. **Telemetry never makes anybody wait.** Counting is an atomic addition, spans and lines go into queues with a bound,
+//!     and what finds one full is dropped and counted. Labels come from fixed sets, so that clients cannot make series.
 //! 15. **An upgrade drops nothing.** A new process takes the listening sockets and the lock, the old one serves what it
 //!     has (`gateway/handover.rs` draws it). Who lives is told by locked files, whose session is by its row, so anything
 //!     that is open is closed by somebody. Old and new share one book and one spool directory: a migration only adds

@@ -1,17 +1,22 @@
-//! The gateway's own log: one line per event on standard error, as text or JSON, and its level, which an administrator
-//! may change for a while. Knows nothing of what is logged.
+//! The gateway's own log: one line per event for standard error, as text or JSON, and its level, which an administrator
+//! may change for a while. Knows nothing of what is logged; `lines` is where it waits to be written.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::TelemetryError;
+use super::lines::{LastLines, Lines};
 use crate::config::{Log, LogFormat};
 
 /// Another layer beside the log's.
@@ -75,7 +80,11 @@ pub enum LevelError {
 }
 
 /// Starts the log of this process. `RUST_LOG`, where set, counts instead of the configured level.
-pub(super) fn start(log: &Log, beside: Option<Beside>) -> Result<LogLevel, TelemetryError> {
+pub(super) fn start(
+    log: &Log,
+    beside: Option<Beside>,
+    dropped: Counter,
+) -> Result<(LogLevel, LastLines), TelemetryError> {
     let environment = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
     let (source_name, directives) = match &environment {
         Some(directives) => (EnvFilter::DEFAULT_ENV, directives.as_str()),
@@ -84,9 +93,24 @@ pub(super) fn start(log: &Log, beside: Option<Beside>) -> Result<LogLevel, Telem
     let filter = filter(directives).map_err(|error| TelemetryError::Filter { source_name, error })?;
     // NO_COLOR: see https://no-color.org
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (subscriber, set) = subscriber(log.format, filter, colour, io::stderr, beside);
+    // Not through `io::stderr`, whose lock the thread would hold for as long as nobody reads.
+    let to = io::stderr().as_fd().try_clone_to_owned().map_err(TelemetryError::Thread)?;
+    let tell = |_: &Lines, lines| tracing::warn!(lines, "lines of this log were dropped: nobody took them");
+    let (lines, last) = Lines::start(to, dropped, tell).map_err(TelemetryError::Thread)?;
+    let (subscriber, set) = subscriber(log.format, filter, colour, move || lines.clone(), beside);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
-    Ok(LogLevel::new(directives, set))
+    std::panic::set_hook(Box::new(panicked));
+    Ok((LogLevel::new(directives, set), last))
+}
+
+/// A panic's words go where all others go: on standard error itself they could wait for good.
+fn panicked(info: &PanicHookInfo<'_>) {
+    let words = info.payload_as_str().unwrap_or("without words");
+    let trace = Backtrace::capture();
+    let trace = (trace.status() == BacktraceStatus::Captured).then(|| tracing::field::debug(trace));
+    let at = info.location().map(tracing::field::display);
+    let thread = std::thread::current();
+    tracing::error!(thread = thread.name(), at, trace, "panicked: {words:?}");
 }
 
 impl LogLevel {

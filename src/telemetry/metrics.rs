@@ -41,6 +41,7 @@ struct Inner {
     requests: Family<Request, Counter>,
     watchers: Gauge,
     spans_dropped: Counter,
+    log_lines_dropped: Counter,
 }
 
 /// Why somebody known was refused.
@@ -97,6 +98,7 @@ impl Metrics {
             requests: Family::default(),
             watchers: Gauge::default(),
             spans_dropped: Counter::default(),
+            log_lines_dropped: Counter::default(),
             registry: Registry::default(),
         };
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -115,6 +117,7 @@ impl Metrics {
         add.one("api_requests", "Answered API requests", &inner.requests);
         add.one("watchers", "People who watch a live session", &inner.watchers);
         add.one("trace_spans_dropped", "Trace spans that could not be sent", &inner.spans_dropped);
+        add.one("log_lines_dropped", "Lines of the log that nobody took", &inner.log_lines_dropped);
         let help = "From the order to end a session until it was down";
         registry.register_with_unit("kill_latency", help, Unit::Seconds, inner.kill_seconds.clone());
         registry.register_collector(Box::new(inner.sampled.clone()));
@@ -187,6 +190,11 @@ impl Metrics {
     /// Spans that the exporter had to drop.
     pub fn spans_dropped(&self) -> Counter {
         self.0.spans_dropped.clone()
+    }
+
+    /// Lines of the log that had to be dropped.
+    pub fn log_lines_dropped(&self) -> Counter {
+        self.0.log_lines_dropped.clone()
     }
 }
 

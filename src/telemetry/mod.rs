@@ -1,9 +1,11 @@
 //! What the gateway tells about itself: its log, its metrics, its traces. Knows nothing of what is told.
 
+mod lines;
 pub mod log;
 pub mod metrics;
 pub mod traces;
 
+pub use self::lines::LastLines;
 pub use self::log::LogLevel;
 pub use self::metrics::Metrics;
 
@@ -18,6 +20,8 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// What sends traces; to be run for as long as the gateway runs.
     pub traces: Option<traces::Exporter>,
+    /// To be kept to the end, which then waits for the last lines.
+    pub last_lines: LastLines,
 }
 
 /// Why there is no telemetry.
@@ -34,6 +38,9 @@ pub enum TelemetryError {
     /// There is a log already.
     #[error("the log was set up before")]
     Twice,
+    /// There is nothing that could write.
+    #[error("the log cannot be written: {0}")]
+    Thread(#[source] std::io::Error),
     /// Traces cannot be sent to where they should go.
     #[error("[telemetry] otlp: {0}")]
     Traces(#[from] traces::TracesError),
@@ -48,6 +55,6 @@ pub fn init(log: &Log, traces: Option<&Traces>) -> Result<Telemetry, TelemetryEr
         }
         None => (None, None),
     };
-    let log = log::start(log, layer)?;
-    Ok(Telemetry { log, metrics, traces: exporter })
+    let (log, last_lines) = log::start(log, layer, metrics.log_lines_dropped())?;
+    Ok(Telemetry { log, metrics, traces: exporter, last_lines })
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::harness::login::{REDIRECT, VERIFIER};
 use crate::harness::ssh::Done;
-use crate::harness::{Gateway, SOON, Setup, Ssh, Sshd, make_key, within};
+use crate::harness::{Gateway, SOON, Setup, Ssh, Sshd, eventually, make_key, within};
 
 const BATCH: [&str; 4] = ["-o", "BatchMode=yes", "web@gate", "echo in"];
 
@@ -155,7 +155,7 @@ async fn a_revoked_sign_in_opens_nothing() {
     assert_eq!(bob.call(Method::DELETE, &path, None).await.status, StatusCode::NOT_FOUND);
     assert_eq!(alice.call(Method::DELETE, &path, None).await.status, StatusCode::OK);
     denied(&one.start(&BATCH).finish(SOON).await);
-    assert!(gateway.log().contains("it was revoked"), "{}", gateway.log());
+    gateway.log_with("it was revoked").await;
     assert_eq!(two.start(&BATCH).finish(SOON).await.ok(), "in\n");
     // By person: everything of hers, a key that a link remembered too.
     let mut browser = gateway.browser();
@@ -284,8 +284,10 @@ async fn every_wrong_certificate_is_refused_and_the_log_says_why() {
         let before = gateway.log().len();
         sign(ca, args);
         assert!(!offered(&gateway, &ssh).await, "{args:?}");
-        let log = gateway.log()[before..].to_owned();
-        assert!(log.contains(words), "{words:?} ({args:?}) is not in {log}");
+        eventually(&format!("{words:?} ({args:?}) in the log"), SOON, async || {
+            gateway.log()[before..].contains(words).then_some(())
+        })
+        .await;
     }
     assert_eq!(gateway.admin().await.sessions("").await["pagination"]["total_records"], 3, "strangers write no rows");
 }

@@ -1,9 +1,11 @@
 //! What operators look at: readiness, metrics, the log and its level, traces.
 
+use std::io::{PipeWriter, Read, Write};
 use std::time::Duration;
 
 use gatescribe::record::default_spool;
 use reqwest::Method;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::{Value, json};
 
 use crate::harness::collector::Collector;
@@ -153,7 +155,7 @@ async fn a_json_log_is_one_whole_object_an_event() {
     ssh.run("web", "true").await;
     refuse_bob(&gateway).await;
     let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("no JSON: {line:?}"));
-    let lines: Vec<Value> = gateway.log().lines().map(parse).collect();
+    let lines: Vec<Value> = gateway.log_with("no policy lets bob").await.lines().map(parse).collect();
     for line in &lines {
         assert!(["timestamp", "level", "target", "message"].iter().all(|key| line[key].is_string()), "{line}");
     }
@@ -161,6 +163,38 @@ async fn a_json_log_is_one_whole_object_an_event() {
     let connection = refused["spans"].as_array().unwrap().iter().find(|span| span["name"] == "connection").unwrap();
     assert!(connection["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{refused}");
     assert!(refused["reason"].as_str().unwrap().contains("no policy lets bob"), "{refused}");
+}
+
+/// The writing end of a pipe that is full.
+fn full(writer: PipeWriter) -> PipeWriter {
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while (&writer).write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    writer
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nobody_up() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let sshd = Sshd::start().await;
+    let gateway = Setup::new().ssh("web", &sshd).more("[log]\nlevel = \"debug\"\n").stderr(full(writer)).start().await;
+    let ssh = gateway.signed_in("alice", "web").await;
+    let api = gateway.admin().await;
+    assert_eq!(gateway.api(None).get("/healthz").await.status, 200);
+    let running = ssh.start(&["web@gate", "sleep 600"]);
+    let live = api.live("web").await;
+    api.kill(&live, "enough", SOON).await;
+    assert_ne!(running.finish(SOON).await.status, Some(0));
+    assert_eq!(metric(&api, "gatescribe_log_lines_dropped_total").await, 0.0, "it only waits");
+    // What waited is there once somebody reads.
+    let mut log = Vec::new();
+    while !String::from_utf8_lossy(&log).contains(" serving ") {
+        let mut piece = [0; 4096];
+        let read = reader.read(&mut piece).unwrap();
+        assert!(read > 0);
+        log.extend_from_slice(&piece[..read]);
+    }
 }
 
 fn traced(url: &str) -> String {

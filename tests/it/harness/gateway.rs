@@ -1,7 +1,7 @@
 //! A gateway process of its own: configuration, data directory, ports, certificate, an administrator's token.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -44,6 +44,7 @@ pub struct Setup {
     more: String,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
+    stderr: Option<PipeWriter>,
 }
 
 /// How the process is started, and started again.
@@ -51,6 +52,7 @@ struct Launch {
     args: Vec<String>,
     environment: Vec<(String, String)>,
     data: PathBuf,
+    stderr: Option<PipeWriter>,
 }
 
 impl Setup {
@@ -64,6 +66,7 @@ impl Setup {
             more: none(),
             environment: Vec::new(),
             data: None,
+            stderr: None,
         }
     }
 
@@ -130,6 +133,12 @@ impl Setup {
         self
     }
 
+    /// Logs into this pipe, and [`Gateway::log`] has nothing.
+    pub fn stderr(mut self, pipe: PipeWriter) -> Self {
+        self.stderr = Some(pipe);
+        self
+    }
+
     /// Starts a provider and `gatescribe serve`, and waits until it is ready.
     pub async fn start(self) -> Gateway {
         let (https, ssh) = (free_port(), free_port());
@@ -144,7 +153,7 @@ impl Setup {
         let data = self.data.clone().unwrap_or_else(|| dir.path().join("data"));
         fs::write(&config, self.config(&data, &issuer, https, ssh)).unwrap();
         let args = vec!["serve".into(), "--config".into(), config.display().to_string()];
-        let launch = Launch { args, environment: self.environment, data };
+        let launch = Launch { args, environment: self.environment, data, stderr: self.stderr };
         Gateway::launch(dir, launch, https, ssh, Some(issuer)).await
     }
 
@@ -176,7 +185,7 @@ impl Gateway {
         let mut args = vec!["demo".to_owned()];
         args.extend(named);
         args.extend(approve_as.into_iter().flat_map(|person| ["--approve-as".into(), person.into()]));
-        Self::launch(dir, Launch { args, environment: Vec::new(), data }, https, ssh, None).await
+        Self::launch(dir, Launch { args, environment: Vec::new(), data, stderr: None }, https, ssh, None).await
     }
 
     async fn launch(dir: TempDir, launch: Launch, https: u16, ssh: u16, issuer: Option<Issuer>) -> Self {
@@ -255,6 +264,12 @@ impl Gateway {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// What it logged, once this is in it.
+    pub async fn log_with(&self, words: &str) -> String {
+        eventually(&format!("{words:?} in the log"), SOON, async || Some(self.log()).filter(|log| log.contains(words)))
+            .await
+    }
+
     /// This test breaks things, so errors in the log are no failure.
     pub fn expect_errors(&mut self) {
         self.errors_expected = true;
@@ -321,13 +336,17 @@ impl Drop for Gateway {
 
 impl Launch {
     fn spawn(&self, dir: &Path) -> (Child, watch::Receiver<Vec<String>>) {
-        let log = File::options().append(true).create(true).open(dir.join("log")).unwrap();
+        let log = || File::options().append(true).create(true).open(dir.join("log")).unwrap();
+        let stderr = match &self.stderr {
+            Some(pipe) => Stdio::from(pipe.try_clone().unwrap()),
+            None => log().into(),
+        };
         let mut child = Command::new(env!("CARGO_BIN_EXE_gatescribe"))
             .args(&self.args)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let (sender, receiver) = watch::channel(Vec::new());
