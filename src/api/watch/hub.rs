@@ -1,15 +1,16 @@
 //! One follower for each recording that is watched, shared by its watchers: one reader, one emulator, then fan-out.
 //!
-//! A follower reads the recording (spool and container), never the session. Its watchers sit on a short ring; who falls
-//! out of it asks for the screen as it is and goes on from there, so a slow watcher costs neither the session nor the
-//! others anything, and memory is bounded by the ring. Reading and emulating happen on blocking threads, a few at a time.
+//! A follower reads the recording (spool and container), never the session. Its watchers sit on a ring that is short in
+//! looks and in bytes; who falls out of it asks for the screen as it is and goes on from there, so a slow watcher costs
+//! neither the session nor the others anything, and memory is bounded by the ring. Reading and emulating happen on blocking threads, a few at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::extract::ws::Message;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -47,7 +48,7 @@ pub(super) enum WatchError {
 /// A watcher's place: the screen at one point, and everything after it.
 pub(super) struct Joined {
     pub(super) screen: Arc<Snapshot>,
-    pub(super) updates: broadcast::Receiver<Update>,
+    pub(super) updates: Updates,
 }
 
 /// The screen at one point, with what the events after it count from.
@@ -58,12 +59,28 @@ pub(super) struct Snapshot {
 }
 
 /// What happened after the screen.
-#[derive(Clone)]
 pub(super) enum Update {
     Events(Arc<Events>),
     /// That was all. The recording is whole, or cut.
     Over(Verdict),
 }
+
+/// A watcher's place on the ring.
+pub(super) struct Updates {
+    told: broadcast::Receiver<Told>,
+    /// For as long as somebody may ask for it.
+    _kept: Kept,
+}
+
+/// What is on the ring itself.
+#[derive(Clone)]
+enum Told {
+    Events(Weak<Events>),
+    Over(Verdict),
+}
+
+/// The ring's events, oldest first: no more than [`RING`] looks, and no more bytes than [`RING_BYTES`] beside the newest.
+type Kept = Arc<Mutex<VecDeque<Arc<Events>>>>;
 
 /// Some events. Each way of telling them is made once, by the first watcher who needs it.
 pub(super) struct Events {
@@ -136,6 +153,7 @@ impl Watches {
             shared: Arc::clone(&self.0),
             id,
             updates: broadcast::Sender::new(RING),
+            kept: Kept::default(),
             joining,
             waiting: Vec::new(),
             asked: None,
@@ -189,7 +207,8 @@ impl Place {
 struct Following {
     shared: Arc<Shared>,
     id: Uuid,
-    updates: broadcast::Sender<Update>,
+    updates: broadcast::Sender<Told>,
+    kept: Kept,
     joining: mpsc::Receiver<Join>,
     waiting: Vec<Join>,
     /// Since when the first of `waiting` waits.
@@ -200,17 +219,23 @@ struct Following {
 impl Following {
     async fn run(mut self, eye: Eye) {
         match self.follow(eye).await {
-            Ok((eye, verdict)) => {
-                self.close();
-                self.welcome(&eye);
-                // Who is still waiting or reading gets it; nobody at all is fine.
-                let _ = self.updates.send(Update::Over(verdict));
-            }
+            Ok((eye, verdict)) => self.end(&eye, verdict),
             Err(error) => {
                 tracing::error!(recording = %self.id, error = &error as &dyn std::error::Error, "watching failed");
                 self.close();
             }
         }
+    }
+
+    fn end(mut self, eye: &Eye, verdict: Verdict) {
+        self.close();
+        // Nobody watched, so it is no end. Who has asked since is not answered here, and asks the next follower.
+        if verdict == Verdict::Live {
+            return;
+        }
+        self.welcome(eye);
+        // Who is still waiting or reading gets it; nobody at all is fine.
+        let _ = self.updates.send(Told::Over(verdict));
     }
 
     /// Until the recording is over, or nobody watches any more.
@@ -250,9 +275,28 @@ impl Following {
         let (eye, (events, place, look)) = looked.await.map_err(io::Error::other)??;
         if !events.is_empty() {
             // Nobody may be there, while a long recording is caught up with.
-            let _ = self.updates.send(Update::Events(Arc::new(Events { events, place, told: Default::default() })));
+            self.tell(Events { events, place, told: Default::default() });
         }
         Ok((eye, look))
+    }
+
+    fn tell(&self, events: Events) {
+        let events = Arc::new(events);
+        let told = Told::Events(Arc::downgrade(&events));
+        let mut kept = lock(&self.kept);
+        kept.push_back(events);
+        // The newest one stays, whatever its size: else a watcher who begins anew would fall off again at once.
+        while kept.len() > 1
+            && (kept.len() > RING || kept.iter().map(|events| events.bytes()).sum::<usize>() > RING_BYTES)
+        {
+            kept.pop_front();
+        }
+        drop(kept);
+        let _ = self.updates.send(told);
+    }
+
+    fn subscribe(&self) -> Updates {
+        Updates { told: self.updates.subscribe(), _kept: Arc::clone(&self.kept) }
     }
 
     fn take_joins(&mut self) {
@@ -273,9 +317,9 @@ impl Following {
             return;
         }
         let screen = Arc::new(Snapshot { dump: eye.screen.dump(), place: eye.place });
-        for join in self.waiting.drain(..) {
+        for join in std::mem::take(&mut self.waiting) {
             // Subscribed between two looks, so that nothing is missed or told twice. Who went away is not there.
-            let _ = join.send(Joined { screen: Arc::clone(&screen), updates: self.updates.subscribe() });
+            let _ = join.send(Joined { screen: Arc::clone(&screen), updates: self.subscribe() });
         }
     }
 
@@ -317,6 +361,16 @@ impl From<NoShare> for WatchError {
     }
 }
 
+impl Updates {
+    /// The next one. [`RecvError::Lagged`] where it is no longer on the ring. Cancel safe.
+    pub(super) async fn recv(&mut self) -> Result<Update, RecvError> {
+        match self.told.recv().await? {
+            Told::Events(events) => events.upgrade().map(Update::Events).ok_or(RecvError::Lagged(1)),
+            Told::Over(verdict) => Ok(Update::Over(verdict)),
+        }
+    }
+}
+
 impl Snapshot {
     /// The first messages to a new watcher.
     pub(super) fn begin(&self, protocol: Protocol, with_input: bool) -> Vec<Message> {
@@ -330,6 +384,13 @@ impl Snapshot {
 }
 
 impl Events {
+    /// What it takes, with the messages made of it until now.
+    fn bytes(&self) -> usize {
+        let message = |message: &Message| size_of::<Message>() + message_len(message);
+        let told = self.told.iter().filter_map(OnceLock::get).flatten().map(message).sum::<usize>();
+        self.events.iter().map(Event::bytes).sum::<usize>() + told
+    }
+
     /// The messages to those who are spoken to in this way.
     pub(super) fn told(&self, protocol: Protocol, with_input: bool) -> &[Message] {
         let way = match (protocol, with_input) {
@@ -359,6 +420,14 @@ impl Place {
     }
 }
 
+fn message_len(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) => bytes.len(),
+        _ => 0,
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -371,6 +440,8 @@ const LOOKS: usize = 4;
 const LOOK: usize = 256 << 10;
 /// Looks in a ring.
 const RING: usize = 32;
+/// Bytes in a ring, as events and as messages.
+const RING_BYTES: usize = 2 << 20;
 /// Watchers that ask at once; the next ones wait.
 const JOINS: usize = 64;
 /// The shortest time between two looks at the end of a recording.
@@ -382,7 +453,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 mod tests {
     use bytes::Bytes;
     use jiff::Timestamp;
-    use tokio::sync::broadcast::error::RecvError;
 
     use super::*;
     use crate::api::testing::recordings;
@@ -482,6 +552,55 @@ mod tests {
         let again = live.join().await;
         assert!(again.screen.dump.text.contains(&format!("{}.", 2 * RING - 1)));
         assert_eq!(again.screen.again(Protocol::Alis, false).len(), 1);
+    }
+
+    impl Live {
+        /// A follower that nobody runs.
+        async fn following(&self) -> (Following, Eye, mpsc::Sender<Join>) {
+            let shared = Arc::clone(&self.watches.0);
+            let id = self.row.recording_id;
+            let follower = shared.recordings.follow(self.session, id, self.row.start_time).await.unwrap();
+            let (joins, joining) = mpsc::channel(JOINS);
+            let (updates, kept) = (broadcast::Sender::new(RING), Kept::default());
+            let following = Following { shared, id, updates, kept, joining, waiting: Vec::new(), asked: None };
+            (following, Eye { follower, screen: Screen::new(), place: Place::default() }, joins)
+        }
+    }
+
+    fn output(bytes: usize) -> Events {
+        let shown = Shown::Output("x".repeat(bytes));
+        Events { events: vec![Event { at: 0, shown }], place: Place::default(), told: Default::default() }
+    }
+
+    #[tokio::test]
+    async fn a_ring_holds_so_many_bytes_and_who_is_behind_them_falls_off() {
+        let live = Live::start().await;
+        let (following, ..) = live.following().await;
+        let (mut slow, mut quick) = (following.subscribe(), following.subscribe());
+        for _ in 0..9 {
+            following.tell(output(RING_BYTES / 4));
+            let Update::Events(events) = quick.recv().await.unwrap() else { panic!("over") };
+            // Its messages count too, twice as many bytes in all.
+            assert_eq!(events.told(Protocol::Alis, false).len(), 1);
+        }
+        let kept = lock(&following.kept).iter().map(|events| events.bytes()).sum::<usize>();
+        assert!(kept <= RING_BYTES + RING_BYTES / 4 + 4096, "{kept}");
+        assert!(matches!(slow.recv().await, Err(RecvError::Lagged(_))));
+        following.tell(output(2 * RING_BYTES));
+        let Ok(Update::Events(large)) = quick.recv().await else { panic!("the newest one is always there") };
+        assert!(large.bytes() > RING_BYTES);
+        assert_eq!(lock(&following.kept).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_asks_a_follower_that_just_goes_asks_the_next_one() {
+        let live = Live::start().await;
+        let (following, eye, joins) = live.following().await;
+        let (join, joined) = oneshot::channel();
+        joins.send(join).await.unwrap();
+        following.end(&eye, Verdict::Live);
+        assert!(joined.await.is_err(), "not told that a live recording is over");
+        assert!(joins.is_closed());
     }
 
     #[tokio::test]

@@ -20,6 +20,17 @@ pub(super) struct Event {
     pub(super) shown: Shown,
 }
 
+impl Event {
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let text = match &self.shown {
+            Shown::Output(text) | Shown::Input(text) | Shown::Marker(text) => text.len(),
+            Shown::Resize(..) | Shown::Exit(_) => 0,
+        };
+        size_of::<Self>() + text
+    }
+}
+
 /// What is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
