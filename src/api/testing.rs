@@ -57,6 +57,7 @@ pub(super) struct Api {
     pub(super) admin: String,
     pub(super) sign_ins: SignIns,
     pub(super) exporter: Arc<Exporter>,
+    pub(super) state: ApiState,
     router: Router,
     stage: watch::Sender<u8>,
 }
@@ -92,7 +93,8 @@ impl Api {
             metrics: Metrics::new(),
             log: LogLevel::none(),
         };
-        let mut api = Self { book, tokens, admin: String::new(), sign_ins, exporter, router: router(state), stage };
+        let router = router(state.clone());
+        let mut api = Self { book, tokens, admin: String::new(), sign_ins, exporter, state, router, stage };
         api.admin = api.person("admin").await;
         api
     }

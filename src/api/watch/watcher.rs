@@ -1,14 +1,16 @@
-//! One watcher: from the upgrade to the close. Never waits for good: sends have deadlines, silence ends it, and the token
-//! is asked about again and again.
+//! One watcher: from the upgrade to the close. Never waits for good: what is sent together has a deadline, silence ends
+//! it, and the token is asked about again and again, while something is being sent too.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::{Sink, SinkExt};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 
 use super::hub::{Joined, Update};
 use super::speak::Protocol;
@@ -39,6 +41,7 @@ pub(super) struct Watcher {
 }
 
 /// Why watching ended.
+#[derive(Debug)]
 enum Over {
     /// There is no more to see.
     Ended(Verdict),
@@ -80,31 +83,33 @@ impl Watcher {
         let mut checks = every(CHECK);
         let mut pings = every(PING);
         let mut heard = Instant::now();
-        self.send(socket, &joined.screen.begin(self.protocol, self.with_input)).await?;
+        self.send(socket, &joined.screen.begin(self.protocol, self.with_input), &mut checks).await?;
         loop {
             tokio::select! {
                 biased;
                 () = self.api.stop.cancelled() => return Err(Over::Stopping),
                 _ = checks.tick() => self.check().await?,
-                _ = pings.tick() => {
-                    if heard.elapsed() > SILENCE {
-                        return Err(Over::Gone);
-                    }
-                    self.send(socket, &[Message::Ping(Default::default())]).await?;
-                }
+                // Before silence is looked at: what was said while something was being sent has not been heard yet.
                 got = socket.recv() => match got {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Over::Gone),
                     Some(Ok(_)) => heard = Instant::now(),
                 },
+                _ = pings.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err(Over::Gone);
+                    }
+                    self.send(socket, &[Message::Ping(Default::default())], &mut checks).await?;
+                }
                 update = joined.updates.recv() => match update {
                     Ok(Update::Events(events)) => {
-                        self.send(socket, events.told(self.protocol, self.with_input)).await?;
+                        self.send(socket, events.told(self.protocol, self.with_input), &mut checks).await?;
                     }
                     Ok(Update::Over(verdict)) => return Err(Over::Ended(verdict)),
                     // Too slow for the ring: the screen as it is now, and on from there.
                     Err(RecvError::Lagged(_)) => {
                         joined = self.join_again().await?;
-                        self.send(socket, &joined.screen.again(self.protocol, self.with_input)).await?;
+                        let again = joined.screen.again(self.protocol, self.with_input);
+                        self.send(socket, &again, &mut checks).await?;
                     }
                     Err(RecvError::Closed) => return Err(Over::Failed),
                 },
@@ -121,18 +126,26 @@ impl Watcher {
         }
     }
 
-    /// Sends all of it, or ends the watcher.
-    async fn send(&self, socket: &mut WebSocket, messages: &[Message]) -> Result<(), Over> {
+    /// Sends all of it, or ends the watcher: however slowly it is taken, the right to it is asked about meanwhile.
+    async fn send<S>(&self, socket: &mut S, messages: &[Message], checks: &mut Interval) -> Result<(), Over>
+    where
+        S: Sink<Message> + Unpin,
+    {
+        let mut stall = pin!(sleep_until(Instant::now() + STALL));
         for message in messages {
-            let sent = tokio::select! {
-                biased;
-                () = self.api.stop.cancelled() => return Err(Over::Stopping),
-                sent = timeout(STALL, socket.send(message.clone())) => sent,
-            };
-            match sent {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Over::Gone),
-                Err(_) => return Err(Over::Stalled),
+            // Never begun anew: a message that is half sent must be sent to its end.
+            let mut sending = socket.send(message.clone());
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.api.stop.cancelled() => return Err(Over::Stopping),
+                    () = &mut stall => return Err(Over::Stalled),
+                    _ = checks.tick() => self.check().await?,
+                    sent = &mut sending => match sent {
+                        Ok(()) => break,
+                        Err(_) => return Err(Over::Gone),
+                    },
+                }
             }
         }
         Ok(())
@@ -202,7 +215,7 @@ impl Watcher {
     }
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+fn every(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
@@ -213,8 +226,8 @@ const CHECK: Duration = Duration::from_secs(3);
 /// How often a watcher is asked whether it is still there, and how long it may say nothing.
 const PING: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(65);
-/// The longest that one message may wait for a watcher who takes nothing.
-const STALL: Duration = Duration::from_secs(30);
+/// The longest that the messages of one look may take, however many they are.
+const STALL: Duration = Duration::from_secs(60);
 /// For closing in order.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a row may take to close after its recording.
@@ -226,3 +239,93 @@ const LONGEST_REASON: usize = 123;
 const GOING_AWAY: u16 = 1001;
 const INTERNAL_ERROR: u16 = 1011;
 const REFUSED: u16 = 4003;
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use crate::api::testing::Api;
+    use crate::store::testing::{new_session, recording, socket_id};
+
+    /// A peer that takes a message each so often, or none.
+    struct Slow {
+        each: Option<Duration>,
+        ready: Option<Pin<Box<tokio::time::Sleep>>>,
+        taken: usize,
+    }
+
+    impl Slow {
+        fn new(each: Option<Duration>) -> Self {
+            Self { each, ready: None, taken: 0 }
+        }
+    }
+
+    impl Sink<Message> for Slow {
+        type Error = Infallible;
+
+        fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            let Some(each) = self.each else { return Poll::Pending };
+            let ready = self.ready.get_or_insert_with(|| Box::pin(sleep(each)));
+            ready.as_mut().poll(context).map(Ok)
+        }
+
+        fn start_send(mut self: Pin<&mut Self>, _: Message) -> Result<(), Infallible> {
+            self.ready = None;
+            self.taken += 1;
+            Ok(())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn watcher(api: &Api) -> Watcher {
+        let new = new_session();
+        api.book.open_session(new.clone()).await.unwrap();
+        Watcher {
+            ids: Ids { socket: socket_id(&new), session: new.session_id },
+            client: "192.0.2.1".parse().unwrap(),
+            recording: recording(),
+            protocol: Protocol::Alis,
+            with_input: false,
+            token: SecretString::from(api.admin.clone()),
+            about: json!({}),
+            api: api.state.clone(),
+            _lease: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_right_that_ends_ends_what_is_just_being_sent() {
+        let api = Api::new().await;
+        let watcher = watcher(&api).await;
+        let token = api.tokens.verify(&api.admin, watcher.client).await.unwrap().unwrap().token().token_id;
+        api.book.revoke_token(token, jiff::Timestamp::now()).await.unwrap();
+        let messages = vec![Message::Binary(vec![0; 10].into()); 3];
+        let sent = timeout(CHECK * 4, watcher.send(&mut Slow::new(None), &messages, &mut every(CHECK))).await;
+        assert!(matches!(sent, Ok(Err(Over::Refused))), "{sent:?}");
+    }
+
+    #[tokio::test]
+    async fn a_watcher_who_takes_a_little_all_the_time_has_a_deadline_too() {
+        let api = Api::new().await;
+        let watcher = watcher(&api).await;
+        let messages = vec![Message::Binary(vec![0; 10].into()); 100];
+        // Not before: the book answers in real time.
+        tokio::time::pause();
+        let mut slow = Slow::new(Some(STALL / 10));
+        let sent = watcher.send(&mut slow, &messages, &mut every(STALL * 10)).await;
+        assert!(matches!(sent, Err(Over::Stalled)), "{sent:?} after {}", slow.taken);
+        let mut quick = Slow::new(Some(STALL / 200));
+        watcher.send(&mut quick, &messages, &mut every(STALL * 10)).await.unwrap();
+        assert_eq!(quick.taken, 100);
+    }
+}
