@@ -4,10 +4,15 @@
 //! removed, so a crash in between leaves a row whose recordings are missing, and the next round finds it again. The other
 //! order would leave files that nothing knows of. (Those a crash at a session's *beginning* can leave: a file whose row
 //! was not written yet. They are looked for by their day, and go when they are as old.)
+//!
+//! A clock that is set forward would make everything old at once. So the clock is held against the time that has passed
+//! since the last round, and at the start against the newest time in the book. More than a day off, and for a day nothing
+//! is removed, which the audit log notes (`clock.jumped`), so that a restart does not shorten that day. Standing still for
+//! more than a day, a stopped gateway or a suspended host, looks the same and costs the same: a day.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,6 +25,11 @@ const BATCH: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 /// A short retention is looked after more often than once in this time.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The most that the clock may be off, and how long nothing is removed once it was.
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// How the audit log names it.
+const JUMPED: &str = "clock.jumped";
 
 /// Removes what has been kept for long enough. Cheap to clone.
 #[derive(Clone)]
@@ -51,14 +61,54 @@ impl Keeping {
     /// Rounds until it is dropped. Cancel safe: a round may stop anywhere.
     pub async fn keep_going(&self) {
         let interval = (self.retention / 24).clamp(Duration::from_secs(1), LONGEST_INTERVAL);
+        let mut clock = Clock::default();
         loop {
-            match self.round(Timestamp::now()).await {
+            let now = Timestamp::now();
+            let done = match self.believes(&mut clock, now, Instant::now()).await {
+                Ok(true) => self.round(now).await,
+                Ok(false) => Ok(Removed::default()),
+                Err(error) => Err(error),
+            };
+            match done {
                 Ok(removed) if removed == Removed::default() => {}
                 Ok(removed) => tracing::info!(?removed, "removed what was kept for long enough"),
                 Err(error) => tracing::error!(%error, "housekeeping stopped; it is tried again"),
             }
             tokio::time::sleep(interval).await;
         }
+    }
+
+    /// Whether something may be removed by what the clock says, `wall`, at `at`.
+    async fn believes(&self, clock: &mut Clock, wall: Timestamp, at: Instant) -> Result<bool, StoreError> {
+        let starts = clock.last.is_none();
+        let off = match clock.last {
+            Some((then_wall, then)) => {
+                let passed =
+                    SignedDuration::try_from(at.saturating_duration_since(then)).unwrap_or(SignedDuration::MAX);
+                wall.duration_since(then_wall).saturating_sub(passed)
+            }
+            None => {
+                clock.jumped = self.store.newest_audit(JUMPED).await?;
+                // What lies ahead is no reason to wait: a clock that was ahead has been set right.
+                let newest = self.store.newest_time().await?;
+                newest.map_or(SignedDuration::ZERO, |newest| wall.duration_since(newest)).max(SignedDuration::ZERO)
+            }
+        };
+        clock.last = Some((wall, at));
+        if off.abs() > DAY {
+            clock.jumped = Some(wall);
+            match starts {
+                true => {
+                    tracing::warn!(%off, "the book says nothing of the last day: is the clock right? nothing is removed for a day")
+                }
+                false => {
+                    tracing::error!(%off, "the clock was set by more than a day: nothing is removed for a day")
+                }
+            }
+            let details = json!({"off": off, "at_start": starts});
+            self.store.audit("gateway", JUMPED, "clock", details).await?;
+        }
+        Ok(clock.jumped.is_none_or(|jumped| !(SignedDuration::ZERO..DAY).contains(&wall.duration_since(jumped))))
     }
 
     /// One round, as of `now`.
@@ -151,6 +201,15 @@ impl Keeping {
     }
 }
 
+/// What the clock said before.
+#[derive(Debug, Default)]
+struct Clock {
+    /// At the last round.
+    last: Option<(Timestamp, Instant)>,
+    /// When it was off.
+    jumped: Option<Timestamp>,
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
@@ -169,7 +228,7 @@ mod tests {
     use crate::store::testing::{Book, new_session};
     use crate::store::{NewSession, Outcome, RecordingRow, RecordingState};
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    const HOUR: Duration = Duration::from_secs(3600);
 
     fn ago(days: i64) -> Timestamp {
         Timestamp::now() - SignedDuration::from_hours(24 * days)
@@ -189,12 +248,12 @@ mod tests {
                 spool: book.dir().join("spool"),
                 durability: Durability::Process,
                 keep_free: 0,
-                flush_after: DAY,
+                flush_after: HOUR,
                 gateway: Uuid::nil(),
                 keys: Keys::new(RecordingKey::random().unwrap(), Vec::new()),
             };
             let recordings = Recordings::open(settings).unwrap();
-            let keeping = Keeping::new(Store::clone(&book), recordings.clone(), DAY * 30);
+            let keeping = Keeping::new(Store::clone(&book), recordings.clone(), HOUR * 24 * 30);
             Self { book, recordings, keeping }
         }
 
@@ -255,6 +314,72 @@ mod tests {
             [("session.removed", old.session.to_string()), ("recording.removed", stray.recording.to_string())];
         assert_eq!(told, expected);
         assert_eq!(house.keeping.round(Timestamp::now()).await.unwrap(), Removed::default());
+    }
+
+    /// Asks as after so many hours, with a clock that says so many.
+    async fn asked(house: &House, clock: &mut Clock, start: (Timestamp, Instant), table: &[(u32, i64, bool)]) {
+        for (hours, told, believed) in table {
+            let wall = start.0 + SignedDuration::from_hours(*told);
+            let answer = house.keeping.believes(clock, wall, start.1 + HOUR * *hours).await.unwrap();
+            assert_eq!(answer, *believed, "after {hours} h the clock says {told} h");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_jumps_is_not_believed_for_a_day() {
+        let house = House::new();
+        let start = (Timestamp::now(), Instant::now());
+        let year = 24 * 365;
+        let mut clock = Clock::default();
+        let table = [
+            (0, 0, true),
+            (1, 1, true),
+            (2, 25, true),
+            (3, 26, true),
+            (4, year, false),
+            (27, year + 23, false),
+            (28, year + 24, true),
+            (29, 29, false),
+            (52, 52, false),
+            (53, 53, true),
+        ];
+        asked(&house, &mut clock, start, &table).await;
+        let lines = house.book.audit_entries(None, 10).await.unwrap();
+        assert!(lines.iter().all(|line| line.action == JUMPED) && lines.len() == 2, "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn a_book_that_knows_nothing_new_is_held_for_a_day_across_restarts() {
+        let house = House::new();
+        let old = house.recorded(40, true).await;
+        let start = (Timestamp::now(), Instant::now());
+        asked(&house, &mut Clock::default(), start, &[(0, 0, false), (1, 1, false)]).await;
+        // The line about it is new, and no reason to believe.
+        asked(&house, &mut Clock::default(), start, &[(2, 2, false), (23, 23, false), (25, 25, true)]).await;
+        assert_eq!(house.is_kept(&old).await, (true, true));
+        let house = House::new();
+        let (_old, _new) = (house.recorded(40, true).await, house.recorded(0, true).await);
+        asked(&house, &mut Clock::default(), start, &[(0, 0, true)]).await;
+    }
+
+    #[tokio::test]
+    async fn housekeeping_asks_the_clock() {
+        let house = House::new();
+        let old = house.recorded(40, true).await;
+        let _running = tokio::time::timeout(HOUR / 3600, house.keeping.keep_going()).await;
+        assert_eq!(house.is_kept(&old).await, (true, true));
+        let other = House::new();
+        let (other_old, _new) = (other.recorded(40, true).await, other.recorded(0, true).await);
+        let removing = async {
+            while other.is_kept(&other_old).await.1 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = other.keeping.keep_going() => {}
+            () = removing => {}
+        }
+        assert_eq!(other.is_kept(&other_old).await, (false, false));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! change or remove one.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Store;
 use super::values::{Json, Time};
@@ -40,6 +40,16 @@ impl Store {
                     })
                 })?;
                 Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// When the newest line about this was added.
+    pub async fn newest_audit(&self, action: &'static str) -> Result<Option<Timestamp>, StoreError> {
+        self.lists
+            .call(move |db| {
+                let mut find = db.prepare_cached("SELECT at FROM audit WHERE action = ?1 ORDER BY id DESC LIMIT 1")?;
+                Ok(find.query_row([action], |row| row.get::<_, Time>(0)).optional()?.map(|at| at.0))
             })
             .await
     }

@@ -80,6 +80,24 @@ impl Store {
             .await
     }
 
+    /// The newest time that the book knows of itself: of the audit log, of the sessions that changed last, of processes
+    /// other than this handle's, which has just been written down. Steps of an index, but for the few processes.
+    pub async fn newest_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        let process = self.process;
+        self.lists
+            .call(move |db| {
+                let mut find = db.prepare_cached(
+                    "SELECT max(at) FROM (
+                        SELECT at FROM (SELECT at FROM audit ORDER BY id DESC LIMIT 1)
+                        UNION ALL SELECT last_seen FROM (SELECT last_seen FROM sessions ORDER BY changed DESC LIMIT 100)
+                        UNION ALL SELECT last_seen FROM sessions WHERE end_time IS NULL
+                        UNION ALL SELECT coalesce(ended, started) FROM processes WHERE process_id IS NOT ?1)",
+                )?;
+                Ok(find.query_row([process.map(Id)], |row| row.get::<_, Option<Time>>(0))?.map(|at| at.0))
+            })
+            .await
+    }
+
     /// Which of these sessions have a row.
     pub async fn known_sessions(&self, sessions: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
         self.lists
@@ -149,6 +167,23 @@ mod tests {
     async fn told(book: &Book, until: &str) -> Vec<Uuid> {
         let expired = book.expired_sessions(time(until), None, 100).await.unwrap();
         expired.iter().map(|session| session.session_id).collect()
+    }
+
+    #[tokio::test]
+    async fn the_newest_time_is_what_the_book_saw_last_without_this_process() {
+        let book = Book::new();
+        let (own, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let own_book = Store::clone(&book).held_by(own);
+        own_book.begin_process(own, 1, "0").await.unwrap();
+        assert_eq!(own_book.newest_time().await.unwrap(), None);
+        session(&book, "2025-01-01T00:00:00Z", Some("2025-01-01T01:00:00Z")).await;
+        let live = session(&book, "2024-01-01T00:00:00Z", None).await;
+        assert_eq!(own_book.newest_time().await.unwrap(), Some(time("2025-01-01T01:00:00Z")));
+        book.touch(vec![live.session_id], time("2025-01-02T00:00:00Z")).await.unwrap();
+        assert_eq!(own_book.newest_time().await.unwrap(), Some(time("2025-01-02T00:00:00Z")));
+        let before = Timestamp::now();
+        book.begin_process(other, 2, "0").await.unwrap();
+        assert!(own_book.newest_time().await.unwrap().unwrap() >= time("2026-01-01T00:00:00Z").min(before));
     }
 
     #[tokio::test]
