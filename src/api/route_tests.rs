@@ -75,8 +75,8 @@ fn table() -> Vec<Line> {
         line(get.clone(), LOG, "?input=true", "",           [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
         line(get.clone(), LOG, "?format=raw", "",           [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
         // 400: it is no WebSocket, which is asked once the caller may watch at all.
-        line(get.clone(), WATCH, "", "",                    [401, 401, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400]),
-        line(get.clone(), WATCH, "?input=true", "",         [401, 401, 403, 403, 403, 403, 400, 403, 403, 400, 403, 400]),
+        line(get.clone(), WATCH, "", "",                    [401, 401, 400, 404, 400, 400, 400, 403, 400, 403, 403, 400]),
+        line(get.clone(), WATCH, "?input=true", "",         [401, 401, 403, 403, 403, 403, 400, 403, 403, 403, 403, 400]),
         // Only `gatescribe login` gets credentials, and nobody here is it.
         line(post.clone(), "/api/v1/credentials", "", "{}", [401, 401, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403]),
         line(post.clone(), "/api/v1/socket-tokens", "", SHELL,
@@ -181,7 +181,8 @@ async fn somebody_else_s_session_answers_as_one_that_does_not_exist() {
     let api = Api::new().await;
     let (new, bob) = (session(&api).await, api.person("bob").await);
     let missing = NewSession { session_id: Uuid::now_v7(), ..new.clone() };
-    for (method, rest) in [(Method::GET, ""), (Method::GET, "/session_log"), (Method::PUT, "")] {
+    for (method, rest) in [(Method::GET, ""), (Method::GET, "/session_log"), (Method::GET, "/watch"), (Method::PUT, "")]
+    {
         let ask = async |new: &NewSession| {
             let request = api.request(method.clone(), &format!("{}{rest}", path(new)), Some(&bob));
             let answer = api.send(request.body(Body::from(KILL)).unwrap()).await;

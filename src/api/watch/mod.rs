@@ -58,9 +58,10 @@ pub(super) async fn watch(
     if with_input {
         require(&caller, Scope::InputRead)?;
     }
+    // Whether they may comes before what they asked for: else everybody would hear the same, whose session it ever is.
+    let row = session(&shared.api.store, &caller, Scope::RecordingsRead, &ids).await?;
     let upgrade = upgrade.map_err(|refused| ApiError::new(refused.status(), told(&refused)))?;
     let protocol = protocol(&headers)?;
-    let row = session(&shared.api.store, &caller, Scope::RecordingsRead, &ids).await?;
     let recording = live(row, wanted)?;
     let owner = owner(&caller, Scope::RecordingsRead)?;
     let joined = shared.api.watches.join(ids.session, &recording, owner.as_ref()).await?;
