@@ -34,9 +34,14 @@ pub(super) async fn get(
     let Ok(reading) = shared.readings.clone().try_acquire_owned() else {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the metrics are just being read; try again"));
     };
+    // A book that does not answer costs this one number.
+    let live = match timeout(PATIENCE / 2, shared.api.store.live_sessions()).await {
+        Ok(Ok(live)) => Some(live),
+        _ => None,
+    };
     let text = tokio::task::spawn_blocking(move || {
         let _reading = reading;
-        metrics.text()
+        metrics.text(live)
     });
     match timeout(PATIENCE, text).await {
         Ok(Ok(Ok(text))) => Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response()),

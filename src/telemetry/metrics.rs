@@ -1,12 +1,13 @@
 //! What the gateway counts and measures, with every name in this file. Knows no protocol and no session: others call the
-//! methods, and what can be asked for at any time is sampled when somebody reads.
+//! methods, and what can be asked for at any time is sampled when somebody reads. All of it is of this process, as the
+//! help texts say, but for the live sessions, which the book counts for all processes.
 //!
 //! Label values come from small fixed sets (types, outcomes, routes), never from what clients write: an attacker must not
 //! be able to make series.
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -31,6 +32,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     sampled: Sampled,
+    live: Live,
     sessions_opened: Family<OfType, Counter>,
     sessions_ended: Family<Ended, Counter>,
     denials: Family<Denial, Counter>,
@@ -60,7 +62,7 @@ pub enum DenialClass {
 /// What is asked for when somebody reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
-    /// Sessions that are live now.
+    /// Sessions of this process that are live now.
     pub sessions_live: u64,
     /// Bytes from clients that were recorded since the start.
     pub recorded_input: u64,
@@ -88,6 +90,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("gatescribe");
         let inner = Inner {
             sampled: Sampled::default(),
+            live: Live::default(),
             sessions_opened: Family::default(),
             sessions_ended: Family::default(),
             denials: Family::default(),
@@ -104,23 +107,24 @@ impl Metrics {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that runs", build);
         let mut add = Add(&mut registry);
-        add.one("sessions_opened", "Sessions that began", &inner.sessions_opened);
-        add.one("sessions_ended", "Sessions that ended", &inner.sessions_ended);
-        add.one("denials", "Refusals of people who are known", &inner.denials);
-        add.one("connections_open", "Client connections that are open", &inner.connections_open);
-        add.one("connections_turned_away", "Connections over a limit", &inner.connections_turned_away);
+        add.one("sessions_opened", "Sessions that began in this process", &inner.sessions_opened);
+        add.one("sessions_ended", "Sessions of this process that ended", &inner.sessions_ended);
+        add.one("denials", "Refusals of people who are known, by this process", &inner.denials);
+        add.one("connections_open", "Client connections of this process that are open", &inner.connections_open);
+        add.one("connections_turned_away", "Connections to this process over a limit", &inner.connections_turned_away);
         add.one(
             "connections_unidentified",
-            "Connections that ended before anybody was known",
+            "Connections to this process that ended before anybody was known",
             &inner.connections_unidentified,
         );
-        add.one("api_requests", "Answered API requests", &inner.requests);
-        add.one("watchers", "People who watch a live session", &inner.watchers);
-        add.one("trace_spans_dropped", "Trace spans that could not be sent", &inner.spans_dropped);
-        add.one("log_lines_dropped", "Lines of the log that nobody took", &inner.log_lines_dropped);
-        let help = "From the order to end a session until it was down";
+        add.one("api_requests", "API requests that this process answered", &inner.requests);
+        add.one("watchers", "People who watch a live session at this process", &inner.watchers);
+        add.one("trace_spans_dropped", "Trace spans that this process could not send", &inner.spans_dropped);
+        add.one("log_lines_dropped", "Lines of the log of this process that nobody took", &inner.log_lines_dropped);
+        let help = "From the order to end a session of this process until it was down";
         registry.register_with_unit("kill_latency", help, Unit::Seconds, inner.kill_seconds.clone());
         registry.register_collector(Box::new(inner.sampled.clone()));
+        registry.register_collector(Box::new(inner.live.clone()));
         Self(Arc::new(Inner { registry, ..inner }))
     }
 
@@ -129,8 +133,10 @@ impl Metrics {
         let _ = self.0.sampled.0.set(Box::new(source));
     }
 
-    /// Everything, in OpenMetrics' text format. Blocks for as long as the file systems take to say how full they are.
-    pub fn text(&self) -> Result<String, fmt::Error> {
+    /// Everything, in OpenMetrics' text format, with how many sessions are live in all processes, if that is known. Blocks
+    /// for as long as the file systems take to say how full they are. One caller at a time.
+    pub fn text(&self, live: Option<u64>) -> Result<String, fmt::Error> {
+        *self.0.live.0.lock().unwrap_or_else(PoisonError::into_inner) = live;
         let mut out = String::new();
         text::encode(&mut out, &self.0.registry)?;
         Ok(out)
@@ -274,16 +280,21 @@ impl Collector for Sampled {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), metric.metric_type())?)
         };
-        counter("recorded_input", "Recorded bytes that came from clients", sample.recorded_input)?;
-        counter("recorded_output", "Recorded bytes that went to clients", sample.recorded_output)?;
+        counter("recorded_input", "Bytes from clients that this process recorded", sample.recorded_input)?;
+        counter("recorded_output", "Bytes for clients that this process recorded", sample.recorded_output)?;
         let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: f64| {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
         };
         let bytes = Some(&Unit::Bytes);
-        gauge("sessions_live", "Sessions that are live", None, sample.sessions_live as f64)?;
-        gauge("recordings_live", "Recordings that are being written", None, sample.recordings_live as f64)?;
-        gauge("recording_pending", "What is in spools and not on disk yet", bytes, sample.pending_bytes as f64)?;
+        gauge("process_sessions_live", "Live sessions of this process", None, sample.sessions_live as f64)?;
+        gauge("recordings_live", "Recordings that this process is writing", None, sample.recordings_live as f64)?;
+        gauge(
+            "recording_pending",
+            "What is in spools of this process and not on disk yet",
+            bytes,
+            sample.pending_bytes as f64,
+        )?;
         let age = sample.pending_age.as_secs_f64();
         gauge("recording_pending_age", "How long the oldest of it has waited", Some(&Unit::Seconds), age)?;
         gauge("spool_free", "Free room where spools are", bytes, sample.spool_free as f64)?;
@@ -294,6 +305,19 @@ impl Collector for Sampled {
 impl fmt::Debug for Sampled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sampled(..)")
+    }
+}
+
+/// The live sessions in the book; no series where they could not be counted.
+#[derive(Clone, Debug, Default)]
+struct Live(Arc<Mutex<Option<u64>>>);
+
+impl Collector for Live {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(live) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
+        let metric = ConstGauge::new(live as f64);
+        let help = "Live sessions of the whole gateway, older processes of an upgrade too";
+        metric.encode(encoder.encode_descriptor("sessions_live", help, None, metric.metric_type())?)
     }
 }
 
@@ -312,7 +336,7 @@ mod tests {
         metrics.request("/api/v1/sessions", "GET", 200);
         let open = metrics.connection("ssh");
         drop(metrics.connection("ssh"));
-        let text = metrics.text().unwrap();
+        let text = metrics.text(Some(5)).unwrap();
         for line in [
             "gatescribe_sessions_opened_total{type=\"ssh\"} 1",
             "gatescribe_sessions_ended_total{type=\"ssh\",outcome=\"killed\"} 1",
@@ -322,12 +346,15 @@ mod tests {
             "gatescribe_api_requests_total{route=\"/api/v1/sessions\",method=\"GET\",status=\"200\"} 1",
             "gatescribe_connections_open{listener=\"ssh\"} 1",
             "gatescribe_recorded_output_bytes_total 7",
-            "gatescribe_sessions_live 3.0",
+            "gatescribe_process_sessions_live 3.0",
+            "gatescribe_sessions_live 5.0",
             "# EOF",
         ] {
             assert!(text.lines().any(|told| told == line), "no {line:?} in\n{text}");
         }
         drop(open);
-        assert!(metrics.text().unwrap().contains("gatescribe_connections_open{listener=\"ssh\"} 0"));
+        let text = metrics.text(None).unwrap();
+        assert!(text.contains("gatescribe_connections_open{listener=\"ssh\"} 0"));
+        assert!(!text.contains("gatescribe_sessions_live"), "not known");
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use gatescribe::record::default_spool;
 use reqwest::Method;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::collector::Collector;
 use crate::harness::issuer::Issuer;
-use crate::harness::{Api, Gateway, SOON, Setup, Ssh, Sshd, eventually, free_port};
+use crate::harness::{Api, Gateway, SOON, Setup, Ssh, Sshd, eventually, free_port, process};
 
 async fn gate(more: &str) -> (Sshd, Gateway, Ssh) {
     let sshd = Sshd::start().await;
@@ -105,6 +106,7 @@ async fn metrics_follow_what_happens_and_are_not_for_everybody() {
     let running = ssh.start(&["web@gate", "sleep 600"]);
     let live = api.live("web").await;
     assert_eq!(metric(&api, "gatescribe_sessions_live").await, 1.0);
+    assert_eq!(metric(&api, "gatescribe_process_sessions_live").await, 1.0);
     assert_eq!(metric(&api, "gatescribe_connections_open{listener=\"ssh\"}").await, 1.0);
     api.kill(&live, "enough", SOON).await;
     drop(running);
@@ -121,6 +123,24 @@ async fn metrics_follow_what_happens_and_are_not_for_everybody() {
         (metric(&api, "gatescribe_connections_open{listener=\"ssh\"}").await == 0.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn live_sessions_are_counted_across_an_upgrade() {
+    let (_sshd, gateway, ssh) = gate("").await;
+    let mut cat = ssh.start(&["web@gate", "cat"]);
+    cat.send(b"a").await;
+    cat.receive(1).await;
+    let api = gateway.admin().await;
+    process::signal(gateway.pid(), Signal::USR2);
+    eventually("the new process answers", SOON, async || {
+        let readies = gateway.stdout().iter().filter(|line| *line == "ready").count();
+        (readies == 2 && metric(&api, "gatescribe_process_sessions_live").await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&api, "gatescribe_sessions_live").await, 1.0);
+    cat.send(b"b").await;
+    assert_eq!(cat.receive(1).await, b"b");
 }
 
 #[tokio::test]

@@ -98,6 +98,16 @@ impl Store {
             .await
     }
 
+    /// How many sessions are live, in whichever process.
+    pub async fn live_sessions(&self) -> Result<u64, StoreError> {
+        self.look_ups
+            .call(|db| {
+                let mut count = db.prepare_cached("SELECT count(*) FROM sessions WHERE end_time IS NULL")?;
+                Ok(count.query_row([], |row| row.get::<_, u32>(0))?.into())
+            })
+            .await
+    }
+
     /// Which of these sessions have a row.
     pub async fn known_sessions(&self, sessions: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
         self.lists
@@ -181,6 +191,7 @@ mod tests {
         assert_eq!(own_book.newest_time().await.unwrap(), Some(time("2025-01-01T01:00:00Z")));
         book.touch(vec![live.session_id], time("2025-01-02T00:00:00Z")).await.unwrap();
         assert_eq!(own_book.newest_time().await.unwrap(), Some(time("2025-01-02T00:00:00Z")));
+        assert_eq!(book.live_sessions().await.unwrap(), 1);
         let before = Timestamp::now();
         book.begin_process(other, 2, "0").await.unwrap();
         assert!(own_book.newest_time().await.unwrap().unwrap() >= time("2026-01-01T00:00:00Z").min(before));
