@@ -97,6 +97,8 @@ impl From<ReplayError> for ApiError {
         tracing::error!(error = &error as &dyn std::error::Error, "an export failed");
         let status = match error {
             ReplayError::Missing => StatusCode::NOT_FOUND,
+            // An operator can give it the key.
+            ReplayError::Key(_) => StatusCode::SERVICE_UNAVAILABLE,
             ReplayError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

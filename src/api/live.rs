@@ -89,6 +89,7 @@ impl TokenIssuer for SignIns {
 fn told(error: ReadError) -> ReplayError {
     match error {
         ReadError::NotFound => ReplayError::Missing,
+        key @ ReadError::UnknownKey(_) => ReplayError::Key(key.to_string()),
         other => ReplayError::Io(io::Error::other(other)),
     }
 }

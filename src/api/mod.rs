@@ -143,6 +143,9 @@ pub enum ReplayError {
     /// Its file is not there.
     #[error("the recording's file is missing")]
     Missing,
+    /// It is encrypted, and the gateway has no key that opens it. The words say which and what to do.
+    #[error("{0}")]
+    Key(String),
     /// It could not be read, or the export not be written.
     #[error("the recording cannot be read")]
     Io(#[from] io::Error),

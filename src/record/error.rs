@@ -76,7 +76,10 @@ fn missing_key(ids: &[String]) -> String {
     match ids {
         [] => "this recording is encrypted for others, not for this gateway".to_owned(),
         ids => {
-            format!("this recording is encrypted with the key {}, which this gateway does not have", ids.join(" or "))
+            let ids = ids.join(" or ");
+            format!(
+                "this recording was made with the key {ids}, which this gateway does not have; name it in [recording] old_keys"
+            )
         }
     }
 }

@@ -66,18 +66,25 @@ async fn a_new_key_writes_and_the_old_one_still_reads() {
         let row = rows.iter().find(|row| command_of(row) == Some(said(n))).unwrap_or_else(|| panic!("round {n}"));
         let row = api.end_of(row).await;
         let answer = api.log(&row, Some(row.recordings[0].recording_id), "cast").await;
-        (answer.status.as_u16(), String::from_utf8_lossy(&answer.body).contains(&format!("round-{n}")))
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        (answer.status.as_u16(), body.contains(&format!("round-{n}")), body)
     };
-    assert_eq!(read(&gateway, 2).await, (200, true));
+    let is_read = async |gateway: &Gateway, n: usize| {
+        let (status, said, body) = read(gateway, n).await;
+        assert_eq!((status, said), (200, true), "round {n}: {body}");
+    };
+    is_read(&gateway, 2).await;
     gateway.expect_errors();
-    assert_ne!(read(&gateway, 1).await.0, 200, "its key is not here");
+    let (status, said, body) = read(&gateway, 1).await;
+    assert_eq!((status, said), (503, false), "its key is not here: {body}");
+    assert!(body.contains("name it in [recording] old_keys"), "{body}");
     gateway.stop().await;
     let both =
         only_new.replace("[recording]\n", &format!("[recording]\nold_keys = [\"file:{}\"]\n", old_key.display()));
     fs::write(gateway.config_file(), both).unwrap();
     gateway.start_again().await;
-    assert_eq!(read(&gateway, 1).await, (200, true));
-    assert_eq!(read(&gateway, 2).await, (200, true));
+    is_read(&gateway, 1).await;
+    is_read(&gateway, 2).await;
 }
 
 fn command_of(row: &gatescribe::store::SessionRow) -> Option<String> {
