@@ -6,6 +6,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use crate::record::export::escape::is_invisible;
+
 /// Text for one line: line feeds and tabs are escaped too.
 pub fn line(text: &str) -> Line<'_> {
     Line { bytes: text.as_bytes(), keep: "" }
@@ -87,9 +89,10 @@ pub fn json(value: &serde_json::Value) -> String {
     safe
 }
 
-/// Whether a character may do anything but stand where it is written.
+/// Whether a character may do anything but stand where it is written. Unlike in exports, the two joiners may: they hide
+/// in a name.
 pub fn is_dangerous(c: char) -> bool {
-    c.is_control() || INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&c))
+    c.is_control() || is_invisible(c)
 }
 
 /// How many bytes at the end begin a character without ending it.
@@ -105,34 +108,6 @@ fn begun(bytes: &[u8]) -> usize {
         Ok(_) => 0,
     }
 }
-
-/// Format characters (Cf), separators of lines and paragraphs, and letters that show nothing.
-const INVISIBLE: &[(char, char)] = &[
-    ('\u{ad}', '\u{ad}'),
-    ('\u{34f}', '\u{34f}'),
-    ('\u{600}', '\u{605}'),
-    ('\u{61c}', '\u{61c}'),
-    ('\u{6dd}', '\u{6dd}'),
-    ('\u{70f}', '\u{70f}'),
-    ('\u{890}', '\u{891}'),
-    ('\u{8e2}', '\u{8e2}'),
-    ('\u{115f}', '\u{1160}'),
-    ('\u{17b4}', '\u{17b5}'),
-    ('\u{180b}', '\u{180f}'),
-    ('\u{200b}', '\u{200f}'),
-    ('\u{2028}', '\u{202e}'),
-    ('\u{2060}', '\u{206f}'),
-    ('\u{3164}', '\u{3164}'),
-    ('\u{feff}', '\u{feff}'),
-    ('\u{ffa0}', '\u{ffa0}'),
-    ('\u{fff0}', '\u{fffb}'),
-    ('\u{110bd}', '\u{110bd}'),
-    ('\u{110cd}', '\u{110cd}'),
-    ('\u{13430}', '\u{1343f}'),
-    ('\u{1bca0}', '\u{1bca3}'),
-    ('\u{1d173}', '\u{1d17a}'),
-    ('\u{e0000}', '\u{e0fff}'),
-];
 
 #[cfg(test)]
 mod tests {
@@ -175,6 +150,12 @@ mod tests {
         assert!(!safe.chars().any(|c| c != '\n' && is_dangerous(c)), "{safe:?}");
         assert!(safe.contains("\\u202e") && safe.contains("\\udb40\\udc41") && safe.contains("é🙂"), "{safe}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+    }
+
+    #[test]
+    fn exports_escape_the_same_but_for_the_joiners() {
+        let differs = |c: &char| is_dangerous(*c) != (c.is_control() || crate::record::export::escape::is_unsafe(*c));
+        assert_eq!(('\0'..=char::MAX).filter(differs).collect::<String>(), "\u{200c}\u{200d}");
     }
 
     proptest! {
