@@ -277,14 +277,10 @@ impl Checker<'_, '_> {
             let url = host::collector(typed.get_ref());
             self.report.value(typed, url, "write where the collector takes OTLP over HTTP: \"http://HOST:4318\"")
         });
-        let service_name = raw.service_name.as_ref().map(|typed| self.filled(typed));
-        let sample =
-            raw.sample.as_ref().map(|typed| self.within(&typed.span(), *typed.get_ref(), 0.0..=1.0, "0.0 to 1.0"));
-        Some(Traces {
-            otlp: otlp?,
-            service_name: service_name.unwrap_or_else(|| Some("gatescribe".into()))?,
-            sample: sample.unwrap_or(Some(1.0))?,
-        })
+        let service_name = self.filled(raw.service_name.as_ref()?);
+        let sample = raw.sample.as_ref()?;
+        let sample = self.within(&sample.span(), *sample.get_ref(), 0.0..=1.0, "0.0 to 1.0");
+        Some(Traces { otlp: otlp?, service_name: service_name?, sample: sample? })
     }
 
     /// The value of a key that must be there.

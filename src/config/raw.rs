@@ -281,6 +281,11 @@ impl Raw {
         let log = filled(&mut self.log);
         text(&mut log.format, "text");
         text(&mut log.level, "info");
+        if let Some(telemetry) = &mut self.telemetry {
+            let telemetry = telemetry.get_mut();
+            text(&mut telemetry.service_name, "gatescribe");
+            telemetry.sample.get_or_insert_with(|| unplaced(1.0));
+        }
         for socket in &mut self.socket {
             socket.get_mut().fill(&on_failure);
         }

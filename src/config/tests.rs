@@ -61,6 +61,17 @@ fn lines(text: &str) -> usize {
 }
 
 #[test]
+fn what_is_shown_has_the_defaults_of_telemetry_where_there_is_any() {
+    let shown = |text: &str| -> toml::Table {
+        show_text(text, Path::new("dir/gatescribe.toml"), &env).unwrap().parse().unwrap()
+    };
+    let table = shown(&format!("{HEAD}[telemetry]\notlp = \"http://127.0.0.1:4318\"\n"));
+    let telemetry = &table["telemetry"];
+    assert_eq!((telemetry["service_name"].as_str(), telemetry["sample"].as_float()), (Some("gatescribe"), Some(1.0)));
+    assert!(!shown(HEAD).contains_key("telemetry"));
+}
+
+#[test]
 fn a_small_file_gets_the_defaults() {
     let config = load_text(&[HEAD, SOCKET].concat()).unwrap();
     assert_eq!(config.gateway.public_url.to_string(), "https://access.example.com:8443");
