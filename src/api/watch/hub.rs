@@ -1,22 +1,20 @@
 //! One follower for each recording that is watched, shared by its watchers: one reader, one emulator, then fan-out.
 //!
-//! A follower reads the recording (spool and container), never the session. Its watchers sit on a ring that is short in
-//! looks and in bytes; who falls out of it asks for the screen as it is and goes on from there, so a slow watcher costs
-//! neither the session nor the others anything, and memory is bounded by the ring. Reading and emulating happen on blocking threads, a few at a time.
+//! A follower reads the recording (spool and container), never the session. Its watchers sit on a ring; who falls out of
+//! it asks for the screen as it is and goes on from there. Reading and emulating happen on blocking threads, a few at a
+//! time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::extract::ws::Message;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::screen::{Dump, Event, Screen, Shown};
-use super::speak::Protocol;
+use super::ring::{Place, Ring, Snapshot, Updates};
+use super::screen::{Event, Screen};
 use crate::api::shares::{Limits, NoShare, Share, Shares};
 use crate::record::{Follower, Look, Recordings, Verdict};
 use crate::store::{Owner, RecordingRow};
@@ -49,53 +47,6 @@ pub(super) enum WatchError {
 pub(super) struct Joined {
     pub(super) screen: Arc<Snapshot>,
     pub(super) updates: Updates,
-}
-
-/// The screen at one point, with what the events after it count from.
-#[derive(Clone, Debug)]
-pub(super) struct Snapshot {
-    pub(super) dump: Dump,
-    place: Place,
-}
-
-/// What happened after the screen.
-pub(super) enum Update {
-    Events(Arc<Events>),
-    /// That was all. The recording is whole, or cut.
-    Over(Verdict),
-}
-
-/// A watcher's place on the ring.
-pub(super) struct Updates {
-    told: broadcast::Receiver<Told>,
-    /// For as long as somebody may ask for it.
-    _kept: Kept,
-}
-
-/// What is on the ring itself.
-#[derive(Clone)]
-enum Told {
-    Events(Weak<Events>),
-    Over(Verdict),
-}
-
-/// The ring's events, oldest first: no more than [`RING`] looks, and no more bytes than [`RING_BYTES`] beside the newest.
-type Kept = Arc<Mutex<VecDeque<Arc<Events>>>>;
-
-/// Some events. Each way of telling them is made once, by the first watcher who needs it.
-pub(super) struct Events {
-    events: Vec<Event>,
-    place: Place,
-    told: [OnceLock<Vec<Message>>; 4],
-}
-
-/// A point between two events.
-#[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    /// The number of the last event.
-    id: u64,
-    /// The last event's time for those who do not see what is typed, and for those who do.
-    at: [u64; 2],
 }
 
 type Join = oneshot::Sender<Joined>;
@@ -152,8 +103,7 @@ impl Watches {
         let following = Following {
             shared: Arc::clone(&self.0),
             id,
-            updates: broadcast::Sender::new(RING),
-            kept: Kept::default(),
+            ring: Ring::new(),
             joining,
             waiting: Vec::new(),
             asked: None,
@@ -193,22 +143,11 @@ impl Eye {
     }
 }
 
-impl Place {
-    fn after(mut self, events: &[Event]) -> Self {
-        self.id += events.len() as u64;
-        let last = |event: Option<&Event>, before: u64| event.map_or(before, |event| event.at);
-        let plain = events.iter().rev().find(|event| !matches!(event.shown, Shown::Input(_)));
-        self.at = [last(plain, self.at[0]), last(events.last(), self.at[1])];
-        self
-    }
-}
-
 /// One recording's follower.
 struct Following {
     shared: Arc<Shared>,
     id: Uuid,
-    updates: broadcast::Sender<Told>,
-    kept: Kept,
+    ring: Ring,
     joining: mpsc::Receiver<Join>,
     waiting: Vec<Join>,
     /// Since when the first of `waiting` waits.
@@ -234,8 +173,7 @@ impl Following {
             return;
         }
         self.welcome(eye);
-        // Who is still waiting or reading gets it; nobody at all is fine.
-        let _ = self.updates.send(Told::Over(verdict));
+        self.ring.over(verdict);
     }
 
     /// Until the recording is over, or nobody watches any more.
@@ -251,7 +189,7 @@ impl Following {
             if at_end || self.asked.is_some_and(|asked| asked.elapsed() > PATIENCE) {
                 self.welcome(&eye);
             }
-            if self.waiting.is_empty() && self.updates.receiver_count() == 0 && self.nobody_joins() {
+            if self.waiting.is_empty() && !self.ring.is_watched() && self.nobody_joins() {
                 return Ok((eye, Verdict::Live));
             }
             if at_end {
@@ -274,29 +212,9 @@ impl Following {
         // A panic ends this follower alone: what it reads is written by attackers.
         let (eye, (events, place, look)) = looked.await.map_err(io::Error::other)??;
         if !events.is_empty() {
-            // Nobody may be there, while a long recording is caught up with.
-            self.tell(Events { events, place, told: Default::default() });
+            self.ring.tell(events, place);
         }
         Ok((eye, look))
-    }
-
-    fn tell(&self, events: Events) {
-        let events = Arc::new(events);
-        let told = Told::Events(Arc::downgrade(&events));
-        let mut kept = lock(&self.kept);
-        kept.push_back(events);
-        // The newest one stays, whatever its size: else a watcher who begins anew would fall off again at once.
-        while kept.len() > 1
-            && (kept.len() > RING || kept.iter().map(|events| events.bytes()).sum::<usize>() > RING_BYTES)
-        {
-            kept.pop_front();
-        }
-        drop(kept);
-        let _ = self.updates.send(told);
-    }
-
-    fn subscribe(&self) -> Updates {
-        Updates { told: self.updates.subscribe(), _kept: Arc::clone(&self.kept) }
     }
 
     fn take_joins(&mut self) {
@@ -319,7 +237,7 @@ impl Following {
         let screen = Arc::new(Snapshot { dump: eye.screen.dump(), place: eye.place });
         for join in std::mem::take(&mut self.waiting) {
             // Subscribed between two looks, so that nothing is missed or told twice. Who went away is not there.
-            let _ = join.send(Joined { screen: Arc::clone(&screen), updates: self.subscribe() });
+            let _ = join.send(Joined { screen: Arc::clone(&screen), updates: self.ring.subscribe() });
         }
     }
 
@@ -361,73 +279,6 @@ impl From<NoShare> for WatchError {
     }
 }
 
-impl Updates {
-    /// The next one. [`RecvError::Lagged`] where it is no longer on the ring. Cancel safe.
-    pub(super) async fn recv(&mut self) -> Result<Update, RecvError> {
-        match self.told.recv().await? {
-            Told::Events(events) => events.upgrade().map(Update::Events).ok_or(RecvError::Lagged(1)),
-            Told::Over(verdict) => Ok(Update::Over(verdict)),
-        }
-    }
-}
-
-impl Snapshot {
-    /// The first messages to a new watcher.
-    pub(super) fn begin(&self, protocol: Protocol, with_input: bool) -> Vec<Message> {
-        protocol.begin(self.place.at(with_input), self.place.id, &self.dump)
-    }
-
-    /// The messages to a watcher that fell behind.
-    pub(super) fn again(&self, protocol: Protocol, with_input: bool) -> Vec<Message> {
-        protocol.again(self.place.at(with_input), self.place.id, &self.dump)
-    }
-}
-
-impl Events {
-    /// What it takes, with the messages made of it until now.
-    fn bytes(&self) -> usize {
-        let message = |message: &Message| size_of::<Message>() + message_len(message);
-        let told = self.told.iter().filter_map(OnceLock::get).flatten().map(message).sum::<usize>();
-        self.events.iter().map(Event::bytes).sum::<usize>() + told
-    }
-
-    /// The messages to those who are spoken to in this way.
-    pub(super) fn told(&self, protocol: Protocol, with_input: bool) -> &[Message] {
-        let way = match (protocol, with_input) {
-            (Protocol::Alis, false) => 0,
-            (Protocol::Alis, true) => 1,
-            (Protocol::Asciicast3, false) => 2,
-            (Protocol::Asciicast3, true) => 3,
-        };
-        let Some(told) = self.told.get(way) else { return &[] };
-        told.get_or_init(|| {
-            let mut last = self.place.at(with_input);
-            let numbered = (self.place.id + 1..).zip(&self.events);
-            let seen = numbered.filter(|(_, event)| with_input || !matches!(event.shown, Shown::Input(_)));
-            let tell = seen.map(|(id, event)| {
-                let after = event.at.saturating_sub(std::mem::replace(&mut last, event.at));
-                protocol.event(event, id, after)
-            });
-            tell.collect()
-        })
-    }
-}
-
-impl Place {
-    fn at(&self, with_input: bool) -> u64 {
-        let [plain, all] = self.at;
-        if with_input { all } else { plain }
-    }
-}
-
-fn message_len(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.len(),
-        Message::Binary(bytes) => bytes.len(),
-        _ => 0,
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -438,10 +289,6 @@ const FOLLOWED: Limits = Limits { all: 256, own: 192, each: 8 };
 const LOOKS: usize = 4;
 /// Bytes of a recording that one look takes at about the most.
 const LOOK: usize = 256 << 10;
-/// Looks in a ring.
-const RING: usize = 32;
-/// Bytes in a ring, as events and as messages.
-const RING_BYTES: usize = 2 << 20;
 /// Watchers that ask at once; the next ones wait.
 const JOINS: usize = 64;
 /// The shortest time between two looks at the end of a recording.
@@ -453,7 +300,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 mod tests {
     use bytes::Bytes;
     use jiff::Timestamp;
+    use tokio::sync::broadcast::error::RecvError;
 
+    use super::super::ring::{LOOKS, Update};
+    use super::super::speak::Protocol;
     use super::*;
     use crate::api::testing::recordings;
     use crate::record::observation::{Direction, What};
@@ -511,8 +361,8 @@ mod tests {
         }
         loop {
             let Update::Events(events) = joined.updates.recv().await.unwrap() else { panic!("over before {words}") };
-            let mut shown = events.events.iter().map(|event| &event.shown);
-            if shown.any(|shown| matches!(shown, Shown::Output(text) if text.contains(words))) {
+            let told = events.told(Protocol::Asciicast3, false);
+            if told.iter().any(|message| message.to_text().is_ok_and(|text| text.contains(words))) {
                 return;
             }
         }
@@ -544,13 +394,13 @@ mod tests {
     async fn who_falls_behind_goes_on_from_the_screen_as_it_is() {
         let live = Live::start().await;
         let (mut slow, mut quick) = (live.join().await, live.join().await);
-        for n in 0..2 * RING {
+        for n in 0..2 * LOOKS {
             live.print(format!("\r{n}.")).await;
             until(&mut quick, &format!("{n}.")).await;
         }
         assert!(matches!(slow.updates.recv().await, Err(RecvError::Lagged(_))));
         let again = live.join().await;
-        assert!(again.screen.dump.text.contains(&format!("{}.", 2 * RING - 1)));
+        assert!(again.screen.dump.text.contains(&format!("{}.", 2 * LOOKS - 1)));
         assert_eq!(again.screen.again(Protocol::Alis, false).len(), 1);
     }
 
@@ -561,35 +411,11 @@ mod tests {
             let id = self.row.recording_id;
             let follower = shared.recordings.follow(self.session, id, self.row.start_time).await.unwrap();
             let (joins, joining) = mpsc::channel(JOINS);
-            let (updates, kept) = (broadcast::Sender::new(RING), Kept::default());
-            let following = Following { shared, id, updates, kept, joining, waiting: Vec::new(), asked: None };
+            let place = shared.places.take(None).unwrap();
+            let ring = Ring::new();
+            let following = Following { shared, id, ring, joining, waiting: Vec::new(), asked: None, _place: place };
             (following, Eye { follower, screen: Screen::new(), place: Place::default() }, joins)
         }
-    }
-
-    fn output(bytes: usize) -> Events {
-        let shown = Shown::Output("x".repeat(bytes));
-        Events { events: vec![Event { at: 0, shown }], place: Place::default(), told: Default::default() }
-    }
-
-    #[tokio::test]
-    async fn a_ring_holds_so_many_bytes_and_who_is_behind_them_falls_off() {
-        let live = Live::start().await;
-        let (following, ..) = live.following().await;
-        let (mut slow, mut quick) = (following.subscribe(), following.subscribe());
-        for _ in 0..9 {
-            following.tell(output(RING_BYTES / 4));
-            let Update::Events(events) = quick.recv().await.unwrap() else { panic!("over") };
-            // Its messages count too, twice as many bytes in all.
-            assert_eq!(events.told(Protocol::Alis, false).len(), 1);
-        }
-        let kept = lock(&following.kept).iter().map(|events| events.bytes()).sum::<usize>();
-        assert!(kept <= RING_BYTES + RING_BYTES / 4 + 4096, "{kept}");
-        assert!(matches!(slow.recv().await, Err(RecvError::Lagged(_))));
-        following.tell(output(2 * RING_BYTES));
-        let Ok(Update::Events(large)) = quick.recv().await else { panic!("the newest one is always there") };
-        assert!(large.bytes() > RING_BYTES);
-        assert_eq!(lock(&following.kept).len(), 1);
     }
 
     #[tokio::test]
@@ -653,25 +479,5 @@ mod tests {
         until(&mut joined, "behind").await;
         live.tap.finish(Ending::Complete).await;
         assert!(matches!(joined.updates.recv().await, Ok(Update::Over(Verdict::Complete))));
-    }
-
-    #[tokio::test]
-    async fn times_count_from_what_each_watcher_was_told_last() {
-        let event = |at, shown| Event { at, shown };
-        let place = Place { id: 7, at: [1_000_000, 1_500_000] };
-        let events = vec![
-            event(2_000_000, Shown::Output("a".into())),
-            event(2_500_000, Shown::Input("b".into())),
-            event(4_000_000, Shown::Output("c".into())),
-        ];
-        assert_eq!(place.after(&events).at, [4_000_000, 4_000_000]);
-        assert_eq!(place.after(&events[..2]).at, [2_000_000, 2_500_000]);
-        let events = Events { events, place, told: Default::default() };
-        let told = |with_input| {
-            let messages = events.told(Protocol::Asciicast3, with_input).iter();
-            messages.map(|message| message.to_text().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(told(false), [r#"[1.0,"o","a"]"#, r#"[2.0,"o","c"]"#]);
-        assert_eq!(told(true), [r#"[0.5,"o","a"]"#, r#"[0.5,"i","b"]"#, r#"[1.5,"o","c"]"#]);
     }
 }

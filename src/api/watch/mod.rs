@@ -5,6 +5,7 @@
 //! was recorded.
 
 mod hub;
+mod ring;
 mod screen;
 mod speak;
 mod watcher;

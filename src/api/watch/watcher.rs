@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 
-use super::hub::{Joined, Update};
+use super::hub::Joined;
+use super::ring::Update;
 use super::speak::Protocol;
 use crate::api::ApiState;
 use crate::api::auth::owner;
@@ -293,6 +294,7 @@ mod tests {
         Watcher {
             ids: Ids { socket: socket_id(&new), session: new.session_id },
             client: "192.0.2.1".parse().unwrap(),
+            owner: None,
             recording: recording(),
             protocol: Protocol::Alis,
             with_input: false,
