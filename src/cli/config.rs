@@ -27,14 +27,23 @@ enum Command {
 struct File {
     /// The file; left out: GATESCRIBE_CONFIG, ./config/gatescribe.toml, /etc/gatescribe/gatescribe.toml
     file: Option<PathBuf>,
+    /// The same, as the other commands call it
+    #[arg(long, value_name = "FILE", conflicts_with = "file", hide = true)]
+    config: Option<PathBuf>,
+}
+
+impl File {
+    fn find(&self) -> Result<PathBuf, ConfigErrors> {
+        config::find(self.file.as_deref().or(self.config.as_deref()))
+    }
 }
 
 /// Exits with 0 when the configuration is good (warnings are no failure), 2 when it is not, 1 when writing fails.
 pub fn run(args: Args) -> ExitCode {
     let mut out = Vec::new();
     let done = match &args.command {
-        Command::Check(File { file }) => config::find(file.as_deref()).and_then(|path| check(&path, &mut out)),
-        Command::Show(File { file }) => config::find(file.as_deref()).and_then(|path| show(&path, &mut out)),
+        Command::Check(file) => file.find().and_then(|path| check(&path, &mut out)),
+        Command::Show(file) => file.find().and_then(|path| show(&path, &mut out)),
     };
     let code = match &done {
         Ok(()) => io::stdout().write_all(&out).map(|()| ExitCode::SUCCESS),
@@ -123,5 +132,7 @@ mod tests {
         std::fs::write(&path, "x = 1").unwrap();
         assert_eq!(code(run("check", &path)), code(ExitCode::from(2)));
         assert!(Cli::try_parse_from(["x", "chekc"]).is_err());
+        let named = Cli::try_parse_from(["x".as_ref(), "check".as_ref(), "--config".as_ref(), path.as_os_str()]);
+        assert_eq!(code(super::run(named.unwrap().args)), code(ExitCode::from(2)));
     }
 }

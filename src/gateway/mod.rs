@@ -8,6 +8,7 @@ mod build;
 mod control;
 mod handover;
 mod listeners;
+mod memory;
 mod notify;
 mod processes;
 mod run;

@@ -13,7 +13,7 @@ use super::control::{self, Answer, Line, Order};
 use super::handover::{Held, Phase, Turn};
 use super::listeners::LeadsTo;
 use super::processes::{Process, Processes};
-use super::{Gateway, Seat, notify, settings};
+use super::{Gateway, Seat, memory, notify, settings};
 use crate::accept::{Doors, Ends, Served};
 use crate::api::server::Https;
 use crate::proto::ssh;
@@ -61,7 +61,8 @@ impl Gateway {
                     sessions.keep_obeying(),
                     doors.keep_telling(),
                     oidc.keep_fresh(),
-                    geo.keep_fresh()
+                    geo.keep_fresh(),
+                    memory::keep_giving_back(&sessions)
                 );
             })
         };

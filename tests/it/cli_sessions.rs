@@ -112,6 +112,10 @@ async fn a_table_fits_the_terminal_and_colour_is_for_terminals() {
         assert!(text.lines().all(|line| line.chars().count() <= cols.into()) && text.contains(user), "{text}");
     }
     assert!(!safe(cli.run(&["sessions", "list"]).await).contains('\u{1b}'));
+    for nothing in [["--user", "nobody@example.com"], ["--page", "7"]] {
+        let told = cli.run(&[&["sessions", "list"][..], &nothing].concat()).await;
+        assert_eq!((told.status, told.stderr.trim()), (Some(0), "no session matches"), "{nothing:?}");
+    }
 }
 
 #[tokio::test]
@@ -126,6 +130,13 @@ async fn an_export_is_whole_or_not_there() {
     assert_eq!(fs::read(&file).unwrap(), expected);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(expected.windows(8).any(|bytes| bytes == b"exported"));
+
+    fs::write(&file, "mine").unwrap();
+    let again = cli.run(&["sessions", "export", &id]).await;
+    assert!(again.status == Some(1) && again.stderr.contains("is there already"), "{again:?}");
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    cli.run(&["sessions", "export", &id, "--force"]).await.ok();
+    assert_eq!(fs::read(&file).unwrap(), expected);
 
     assert_eq!(cli.run(&["sessions", "export", &id, "--output", "-"]).await.stdout, expected);
     let raw = cli.run(&["sessions", "export", &id, "--format", "raw", "--output", "whole.gsr"]).await;

@@ -57,7 +57,15 @@ pub(super) async fn meet(base: &Url, ca: Option<&Path>, profile: &Profile) -> an
         (Some(file), _) => {
             let pem = fs::read(file).with_context(|| file.display().to_string())?;
             fingerprint(&pem).with_context(|| file.display().to_string())?;
-            with(base, Trust::Only(pem)).await
+            match with(base, Trust::Only(pem)).await {
+                Err(error) if error.is::<Untrusted>() => bail!(
+                    "the certificate of {} is not signed by the authority in {}; get the right file from whoever runs \
+                     the gateway",
+                    origin(base),
+                    file.display()
+                ),
+                met => met,
+            }
         }
         // A person is asked about a gateway once: whoever gets between must not be able to have the question come again.
         (None, Some(known)) if known.ca_sha256.is_none() => match with(base, Trust::Platform).await {

@@ -30,6 +30,9 @@ pub struct Args {
     /// Also what was typed; the session's log tells that you asked
     #[arg(long)]
     input: bool,
+    /// Write over a file that is there
+    #[arg(long)]
+    force: bool,
 }
 
 /// Exports one recording.
@@ -41,6 +44,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let (client, row) = args.which.find().await?;
     let recording = args.which.recording(&row)?;
+    let suffix = if args.format == "raw" { "gsr" } else { &args.format };
+    let path = args.output.unwrap_or_else(|| format!("{}.{suffix}", recording.recording_id).into());
+    if !to_stdout && !args.force && path.symlink_metadata().is_ok() {
+        bail!("{} is there already; name another file with --output, or --force", path.display());
+    }
     let mut query = vec![("recording_id", recording.recording_id.to_string()), ("format", args.format.clone())];
     if args.input {
         query.push(("input", "true".to_owned()));
@@ -50,8 +58,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         copy(client.base(), answer, &mut io::stdout().lock()).await?;
         return Ok(());
     }
-    let suffix = if args.format == "raw" { "gsr" } else { &args.format };
-    let path = args.output.unwrap_or_else(|| format!("{}.{suffix}", recording.recording_id).into());
     let size = tokio::select! {
         saved = save(client.base(), answer, &path) => saved?,
         // Not the default, which would leave a part behind.

@@ -70,7 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let list: List = serde_json::from_value(answer)?;
     if list.session_logs.is_empty() {
-        eprintln!("no session");
+        eprintln!("{}", if args.is_everything() { "no session yet" } else { "no session matches" });
         return Ok(());
     }
     print(&format!("{}\n", table(&list.session_logs, Timestamp::now()).trim_fmt()))?;
@@ -82,6 +82,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Whether the first page of an unfiltered list was asked for.
+    fn is_everything(&self) -> bool {
+        self.query().iter().all(|(name, value)| *name == "page_size" || (*name == "page" && value == "1"))
+    }
+
     fn query(&self) -> Vec<(&'static str, String)> {
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let flag = |flag: Option<bool>| flag.map(|flag| flag.to_string());

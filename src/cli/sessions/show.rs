@@ -91,7 +91,8 @@ fn details(metadata: &Value) -> String {
     };
     match metadata {
         Value::Object(fields) => {
-            fields.iter().map(|(name, field)| format!("  {}={}", escape::line(name), value(field))).collect()
+            let told = fields.iter().filter(|(_, field)| !field.is_null());
+            told.map(|(name, field)| format!("  {}={}", escape::line(name), value(field))).collect()
         }
         Value::Null => String::new(),
         other => format!("  {}", value(other)),
@@ -127,7 +128,7 @@ mod tests {
                 "start_time": "2026-03-01T10:00:00Z", "end_time": "2026-03-01T10:00:02Z", "state": evil,
                 "legibility": evil, "size": 1536, "exit_status": 3}],
             "events": [{"created_at": "2026-03-01T10:00:00Z", "type": evil, "status": evil,
-                "metadata": {"how": evil, evil: [evil], "plain": "link"}}],
+                "metadata": {"how": evil, evil: [evil], "plain": "link", "untold": null}}],
         }))
         .unwrap();
         let text = words(&row);
@@ -136,6 +137,7 @@ mod tests {
         for words in ["after 1m30s", "1.5 KiB", "exit status 3", "plain=link", "how=\\x1b[2J\\u{202e}\\n"] {
             assert!(text.contains(words), "{words} in {text}");
         }
+        assert!(!text.contains("untold"), "{text}");
     }
 
     #[test]

@@ -138,7 +138,7 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         Start::Exec(command) => (Action::SshExec { command: command.clone() }, "exec", Some(command)),
         Start::Shell | Start::Subsystem(_) => (Action::SshShell, "shell", None),
     };
-    let grant = match session.check(action).await {
+    let grant = match Box::pin(session.check(action)).await {
         Ok(grant) => grant,
         Err(denied) => return client.to.refuse(&denied.to_string()).await,
     };
@@ -150,7 +150,7 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
     if !connection.permits_terminals() {
         how.terminal = None;
     }
-    let recording = match open_book(session, &grant, kind, command.as_deref(), &how).await {
+    let recording = match Box::pin(open_book(session, &grant, kind, command.as_deref(), &how)).await {
         Ok(recording) => recording,
         Err(lost) => {
             session.end(End::RecordingLost(lost.told()));
@@ -172,14 +172,14 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         reached = connection.upstream() => reached,
     };
     let started = match reached {
-        Ok(upstream) => upstream.start(grant, how).await.map_err(|error| {
+        Ok(upstream) => Box::pin(upstream.start(grant, how)).await.map_err(|error| {
             let gone = error.is_gone();
             (error, gone)
         }),
         Err(error) => Err((error, true)),
     };
     match started {
-        Ok((input, output)) => relay::run(connection, session, client, recording, input, output).await,
+        Ok((input, output)) => Box::pin(relay::run(connection, session, client, recording, input, output)).await,
         Err((error, gone)) => {
             let about = json!({ "reason": error.to_string() });
             session.note(Event::now("upstream", EventStatus::Error, about)).await;

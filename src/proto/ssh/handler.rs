@@ -1,5 +1,7 @@
 //! What russh calls. Nothing here takes time: sign-in waits at most a second a round, requests are answered at once and
 //! acted on by the channel's task, and messages are counted so that a channel that lags slows its sender.
+//!
+//! A connection's loop is as large as its largest handler, for as long as it lives; what is large and short is boxed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -79,13 +81,13 @@ impl russh::server::Handler for Handler {
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let span = tracing::info_span!(parent: &self.connection.span, "sign_in");
-        Ok(self.sign_in.key_proved(user, key.public_key).instrument(span).await)
+        Ok(Box::pin(self.sign_in.key_proved(user, key.public_key)).instrument(span).await)
     }
 
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
         // russh has checked the client's signature by the certificate's key, and nothing else about it.
         let span = self.connection.span.clone();
-        Ok(self.sign_in.certified(user, certificate).instrument(span).await)
+        Ok(Box::pin(self.sign_in.certified(user, certificate)).instrument(span).await)
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -96,7 +98,7 @@ impl russh::server::Handler for Handler {
     ) -> Result<Auth, Self::Error> {
         let answers: Option<Vec<bytes::Bytes>> = response.map(Iterator::collect);
         let span = tracing::info_span!(parent: &self.connection.span, "sign_in");
-        Ok(self.sign_in.asked(user, answers).instrument(span).await)
+        Ok(Box::pin(self.sign_in.asked(user, answers)).instrument(span).await)
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {

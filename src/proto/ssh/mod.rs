@@ -94,7 +94,7 @@ pub async fn serve(
     let connection = Arc::new(Connection::new(front.clone(), client, reached, fixed, software, line.clone()));
     let cut = Cut::new(stream, &line);
     let handler = Handler::new(connection.clone());
-    let mut running = match timeout(front.handshake, run_stream(front.config.clone(), cut, handler)).await {
+    let mut running = match timeout(front.handshake, Box::pin(run_stream(front.config.clone(), cut, handler))).await {
         Ok(Ok(running)) => running,
         _ => return false,
     };
@@ -102,7 +102,7 @@ pub async fn serve(
         biased;
         () = connection.until_ending() => {
             let end = connection.session().and_then(|session| session.ended()).unwrap_or(End::Closed);
-            let gone = timeout(GOODBYE, goodbye(&connection, &end, &mut running)).await.unwrap_or(false);
+            let gone = timeout(GOODBYE, Box::pin(goodbye(&connection, &end, &mut running))).await.unwrap_or(false);
             if !gone {
                 cut_off(&line, &mut running).await;
             }
