@@ -81,6 +81,7 @@ pub async fn idle(count: usize) {
         let api = fleet.gateway.admin().await;
         eventually("all rows are closed", SOON * 3, async || api.rows("live=true").await.is_empty().then_some(()))
             .await;
+        tokio::time::sleep(GIVEN_BACK).await;
         let (after, left) = settled(pid).await;
         let each = during.saturating_sub(before) / 1024 / count as u64;
         told.push((round, before, files, during, open, after, left, each));
@@ -92,6 +93,9 @@ pub async fn idle(count: usize) {
         println!("| {round}: after | {} | | {left} |", mb(after));
     }
 }
+
+/// How long the gateway may take to give memory back.
+const GIVEN_BACK: Duration = Duration::from_secs(20);
 
 /// Q16, and whether anything is left behind: sessions one after another, 16 at a time.
 pub async fn churn(count: usize) {
