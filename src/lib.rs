@@ -18,7 +18,8 @@
 //!                  sign-in left in files), agent, stage and terminal_filter (the terminal), escape (what may be printed)
 //!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places
 //!   gateway/       builds everything, runs, drains; the only module that knows all others. listeners, handover (upgrades),
-//!                  processes (several on one book), control (the wire between them), notify (the service manager)
+//!                  processes (several on one book), control (the wire between them), notify (the service manager),
+//!                  memory (gives it back)
 //!   address.rs     which addresses count as one
 //!   accept.rs      the accept loop: back-off, limits per address, a span and a task for each connection
 //!   proxy_protocol.rs  what a trusted load balancer says about the client
@@ -42,7 +43,7 @@
 //!                  emulated terminal; escape)
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in, handler (what russh calls), connection, channel, relay
-//!   api/           REST: sessions, replay, watch/ (a live one), kill, tokens, credentials, health, metrics, log; auth (who
+//!   api/           REST: sessions, replay, watch/ (a live one: hub, ring), kill, tokens, credentials, health, metrics, log; auth (who
 //!                  may do what to whom), openapi (generated); oauth/ (for the command line), pages/ (sign-in, tokens);
 //!                  live (what they act on); HTTPS
 //! config/          gatescribe.toml: every key, commented; a test parses it

@@ -11,7 +11,6 @@ use super::container::{Chain, FRAME_OVERHEAD, Front, Head, finish_frame, parse_f
 use super::keys::{Keys, RecordingKey};
 use super::observation::What;
 use super::testing::*;
-use super::tests::{container_of, copy_tree, open, recover};
 use super::verify::{Checkup, Depth, check};
 use super::*;
 use crate::store::row::RecordingState;
@@ -230,12 +229,7 @@ proptest! {
 async fn without_its_key_a_crashed_recording_waits_for_it() {
     let root = tempfile::tempdir().unwrap();
     let recordings = open(root.path());
-    let (tap, new) = start(&recordings).await;
-    tap.record(output("in the container")).await.unwrap();
-    tap.flush().await.unwrap();
-    tap.record(output("in the spool")).await.unwrap();
-    let crashed = tempfile::tempdir().unwrap();
-    copy_tree(root.path(), crashed.path());
+    let (crashed, new) = crashed(&recordings, root.path(), [output("in the spool")]).await;
     fs::rename(crashed.path().join("recording.key"), crashed.path().join("lost.key")).unwrap();
     let without = open(crashed.path());
     let spool = spool_path(&crashed.path().join("spool"), new.recording);

@@ -12,6 +12,8 @@
 
 pub mod codec;
 pub mod container;
+#[cfg(test)]
+mod crash_tests;
 pub mod crypt;
 mod drain;
 mod error;

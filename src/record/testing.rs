@@ -1,18 +1,23 @@
 //! What the recorder's tests share: arbitrary observations and recordings in a directory of their own.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::container::{self, Header};
 use super::crypt::{self, DataKey};
 use super::keys::{Keys, RecordingKey};
 use super::observation::{Direction, Observation, What};
-use super::{Budget, Durability, NewRecording, Recordings, Settings, Tap};
+use tokio::task::spawn_blocking;
+
+use super::recover::Recovered;
+use super::{Budget, Durability, NewRecording, Reader, Recordings, Settings, Tap, container_path};
 use crate::socket::OnFailure;
 
 /// Any observation, with small payloads.
@@ -111,4 +116,58 @@ pub fn whats(observations: Vec<Observation>) -> Vec<What> {
 /// Shares a budget of `max` bytes.
 pub fn with_budget(max: u64) -> NewRecording {
     NewRecording { budget: Arc::clone(&Budget::new(max)), ..particulars(OnFailure::EndSession) }
+}
+
+/// The recorder below `root`, as a new process opens it.
+pub fn open(root: &Path) -> Recordings {
+    Recordings::open(settings(root)).unwrap()
+}
+
+/// Where a recording is kept below `root`.
+pub fn container_of(root: &Path, new: &NewRecording) -> PathBuf {
+    container_path(&root.join("recordings"), new.started, new.session, new.recording)
+}
+
+/// Observations in the container alone.
+pub fn on_disk(root: &Path, new: &NewRecording) -> usize {
+    Reader::open_file(&container_of(root, new), Some(&keys_of(root))).unwrap().count()
+}
+
+/// How many spools there are below `root`.
+pub fn spools(root: &Path) -> usize {
+    fs::read_dir(root.join("spool")).unwrap().count()
+}
+
+/// What a new process does first.
+pub async fn recover(recordings: &Recordings) -> Vec<Recovered> {
+    let recordings = recordings.clone();
+    spawn_blocking(move || recordings.recover(|| {})).await.unwrap()
+}
+
+/// Copies all of a recorder's files, spool first: as they could be found after a SIGKILL somewhere in between.
+pub fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    let mut entries: Vec<_> = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort_by_key(|path| !path.ends_with("spool"));
+    for path in entries {
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy_tree(&path, &target) } else { drop(fs::copy(&path, &target)) }
+    }
+}
+/// Records one thing into the container and another that only the spool has, and returns the files as a crash leaves them.
+pub async fn crashed(
+    recordings: &Recordings,
+    root: &Path,
+    last: impl IntoIterator<Item = What>,
+) -> (TempDir, NewRecording) {
+    let (tap, new) = start(recordings).await;
+    tap.record(output("in the container")).await.unwrap();
+    tap.flush().await.unwrap();
+    for what in last {
+        tap.record(what).await.unwrap();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(root, copy.path());
+    (copy, new)
 }

@@ -1,10 +1,12 @@
-//! What the targets share: bytes of a fuzzer as observations.
+//! What the targets share: bytes of a fuzzer as observations, and what must hold of what is made from them.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use gatescribe::record::codec;
+use gatescribe::record::export::cast::CastOptions;
+use gatescribe::record::export::text::{TextOptions, View, write_text};
 use gatescribe::record::observation::{Direction, Observation, What};
 
 /// Any bytes as observations. The first byte says how: 0, as the recorder encodes them; else as a script, in which a
@@ -57,4 +59,40 @@ pub fn length(observations: &[Observation]) -> usize {
         _ => 0,
     };
     observations.iter().map(|observation| payload(&observation.what) + 5).sum()
+}
+
+/// Any observations as text: it must be safe to print, and in proportion to the recording.
+pub fn check_text(data: &[u8], view: View) {
+    let observations = observations(data);
+    let most = 40 * length(&observations) + (2 << 20);
+    let options = TextOptions { started: jiff::Timestamp::UNIX_EPOCH, view, input: true, opaque: false };
+    let mut out = Vec::new();
+    assert!(write_text(observations.into_iter().map(Ok::<_, ()>), &options, &mut out).is_ok());
+    assert!(out.len() <= most, "{} bytes, at most {most}", out.len());
+    let text = std::str::from_utf8(&out).expect("text is UTF-8");
+    assert!(
+        !text.chars().any(|c| (c.is_control() && c != '\n' && c != '\t') || ('\u{202a}'..='\u{202e}').contains(&c))
+    );
+    assert!(text.ends_with('\n'));
+}
+
+/// Any observations as a cast, which must be UTF-8 and in proportion to the recording. `write` tells whether it could.
+pub fn any_cast(
+    data: &[u8],
+    write: impl FnOnce(Vec<Result<Observation, ()>>, &CastOptions, &mut Vec<u8>) -> bool,
+) -> String {
+    let observations = observations(data);
+    let most = 8 * length(&observations) + 80 * observations.len() + 20_000;
+    let options = CastOptions { started: jiff::Timestamp::UNIX_EPOCH, title: None, input: true, opaque: false };
+    let mut out = Vec::new();
+    assert!(write(observations.into_iter().map(Ok).collect(), &options, &mut out));
+    assert!(out.len() <= most, "{} bytes, at most {most}", out.len());
+    String::from_utf8(out).expect("a cast is UTF-8")
+}
+
+/// The time at the beginning of an event's line.
+pub fn time(line: &str) -> f64 {
+    let (time, rest) = line.trim_start_matches('[').split_once(',').expect("an event has a time");
+    assert!(rest.ends_with(']'));
+    time.parse().expect("a time is a number")
 }

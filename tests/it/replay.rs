@@ -7,7 +7,7 @@ use gatescribe::record::observation::{Direction, What};
 use gatescribe::store::RecordingState;
 use serde_json::Value;
 
-use crate::harness::{SOON, Setup, Sshd, eventually, gate, recordings};
+use crate::harness::{self, SOON, Setup, Sshd, eventually, gate, recordings};
 
 #[tokio::test]
 async fn a_cast_plays_in_asciinemas_player() {
@@ -39,11 +39,7 @@ async fn a_cast_plays_in_asciinemas_player() {
 #[tokio::test]
 async fn what_was_typed_is_recorded_and_told_only_when_asked_for() {
     let (_sshd, gateway, ssh) = gate().await;
-    let mut terminal = ssh.terminal(&["-t", "web@gate", "stty -echo; echo ready; read word; stty echo; echo done"]);
-    terminal.expect("ready").await;
-    terminal.send("S3cretTyped\n");
-    terminal.expect("done").await;
-    terminal.wait(SOON).await;
+    harness::type_in_secret(&ssh, "S3cretTyped").await;
     let api = gateway.admin().await;
     let row = api.ended("web").await;
     let cast = String::from_utf8(api.log(&row, None, "cast").await.ok()).unwrap();

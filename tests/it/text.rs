@@ -6,7 +6,7 @@ use std::time::Duration;
 use gatescribe::store::SessionRow;
 use serde_json::Value;
 
-use crate::harness::{Api, Gateway, SOON, Ssh, Sshd, Terminal, gate};
+use crate::harness::{self, Api, Gateway, SOON, Ssh, Sshd, Terminal, gate};
 
 /// A shell in a terminal behind the gateway, ready for commands.
 async fn shell() -> (Sshd, Gateway, Terminal) {
@@ -170,11 +170,7 @@ async fn what_has_no_terminal_is_its_lines() {
 #[tokio::test]
 async fn typed_input_is_in_the_text_only_when_asked_for() {
     let (_sshd, gateway, ssh) = gate().await;
-    let mut terminal = ssh.terminal(&["-t", "web@gate", "stty -echo; echo ready; read word; stty echo; echo done"]);
-    terminal.expect("ready").await;
-    terminal.send("S3cretTyped\n");
-    terminal.expect("done").await;
-    terminal.wait(SOON).await;
+    harness::type_in_secret(&ssh, "S3cretTyped").await;
     let api = gateway.admin().await;
     let row = api.ended("web").await;
     for view in ["screen", "all"] {

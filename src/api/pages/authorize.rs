@@ -72,10 +72,9 @@ pub(super) async fn ask(
     headers: HeaderMap,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {
-    let request = match read(parameters) {
-        Ok(Ok(request)) => request,
-        Ok(Err(wrong)) => return tell(&shared, wrong),
-        Err(page) => return page.into_response(),
+    let request = match understand(&shared, parameters) {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
     };
     let Some(session) = shared.browsers.session(&headers) else {
         let aim = Aim { return_to: request.path(""), fresh: false, fresh_for: None };
@@ -92,10 +91,9 @@ pub(super) async fn sign_in_again(
     headers: HeaderMap,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {
-    let request = match read(parameters) {
-        Ok(Ok(request)) => request,
-        Ok(Err(wrong)) => return tell(&shared, wrong),
-        Err(page) => return page.into_response(),
+    let request = match understand(&shared, parameters) {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
     };
     let aim = Aim { return_to: request.path(""), fresh: true, fresh_for: None };
     begin(&shared, &headers, client.ip(), aim).await
@@ -140,6 +138,15 @@ impl Request {
         query.extend(self.state.as_deref().map(|state| ("state", state)));
         let query = self.redirect.with(&query).and_then(|url| url.query().map(str::to_owned)).unwrap_or_default();
         format!("/oauth/authorize{below}?{query}")
+    }
+}
+
+/// The request, or the answer that says what is wrong with it to whoever may be told.
+fn understand(shared: &Shared, parameters: Result<Query<Parameters>, QueryRejection>) -> Result<Request, Response> {
+    match read(parameters) {
+        Ok(Ok(request)) => Ok(request),
+        Ok(Err(wrong)) => Err(tell(shared, wrong)),
+        Err(page) => Err(page.into_response()),
     }
 }
 

@@ -99,3 +99,12 @@ pub async fn gate() -> (Sshd, Gateway, Ssh) {
     let ssh = gateway.signed_in("alice", "web").await;
     (sshd, gateway, ssh)
 }
+
+/// A session on `web` in which a word is typed that the terminal does not show.
+pub async fn type_in_secret(ssh: &Ssh, word: &str) {
+    let mut terminal = ssh.terminal(&["-t", "web@gate", "stty -echo; echo ready; read word; stty echo; echo done"]);
+    terminal.expect("ready").await;
+    terminal.send(&format!("{word}\n"));
+    terminal.expect("done").await;
+    terminal.wait(SOON).await;
+}
