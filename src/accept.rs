@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ struct Shared {
     metrics: Metrics,
     open: Mutex<HashMap<IpAddr, usize>>,
     nobodies: Mutex<HashMap<IpAddr, u64>>,
+    /// Connections that have ended.
+    ended: AtomicU64,
 }
 
 impl Doors {
@@ -86,6 +89,7 @@ impl Doors {
             metrics,
             open: Mutex::default(),
             nobodies: Mutex::default(),
+            ended: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), tasks: TaskTracker::new() }
     }
@@ -128,6 +132,11 @@ impl Doors {
     pub async fn until_empty(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// How many connections have ended, through these doors and those apart.
+    pub fn ended(&self) -> u64 {
+        self.shared.ended.load(Ordering::Relaxed)
     }
 
     /// Tells every minute, for as long as the gateway runs, from where nobody became known.
@@ -248,6 +257,7 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.doors.shared.ended.fetch_add(1, Ordering::Relaxed);
         let mut open = lock(&self.doors.shared.open);
         if let Some(count) = open.get_mut(&self.address) {
             *count -= 1;

@@ -6,14 +6,18 @@
 //! was not written yet. They are looked for by their day, and go when they are as old.)
 //!
 //! A clock that is set forward would make everything old at once. So the clock is held against the time that has passed
-//! since the last round, and at the start against the newest time in the book. More than a day off, and for a day nothing
-//! is removed, which the audit log notes (`clock.jumped`), so that a restart does not shorten that day. Standing still for
-//! more than a day, a stopped gateway or a suspended host, looks the same and costs the same: a day.
+//! since the start, every few seconds, and at the start against the newest time that the book knew before this process
+//! wrote to it. More than a day off (half the retention, if that is less), and for a day nothing is removed, which the
+//! audit log notes (`clock.jumped`), so that a restart does not shorten that day. A book into which nothing was written
+//! for more than a day looks the same and costs the same: after a long stop, a suspended host, the upgrade of a gateway
+//! that nobody used.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::record::{Orphan, Recordings};
@@ -26,8 +30,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A short retention is looked after more often than once in this time.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// How often the clock is looked at: about as often as the book gets a new time.
+const TICK: Duration = Duration::from_secs(10);
 /// The most that the clock may be off, and how long nothing is removed once it was.
 const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// A short retention allows less, but this much.
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// How the audit log names it.
 const JUMPED: &str = "clock.jumped";
 
@@ -37,6 +45,9 @@ pub struct Keeping {
     store: Store,
     recordings: Recordings,
     retention: Duration,
+    /// The newest time in the book before this process wrote to it.
+    newest: Option<Timestamp>,
+    clock: Arc<Mutex<Clock>>,
 }
 
 /// What a round removed.
@@ -53,20 +64,24 @@ pub struct Removed {
 }
 
 impl Keeping {
-    /// Sessions are kept for `retention` after their end.
-    pub fn new(store: Store, recordings: Recordings, retention: Duration) -> Self {
-        Self { store, recordings, retention }
+    /// Sessions are kept for `retention` after their end. `newest` is what [`Store::newest_time`] said before this process
+    /// wrote anything.
+    pub fn new(store: Store, recordings: Recordings, retention: Duration, newest: Option<Timestamp>) -> Self {
+        Self { store, recordings, retention, newest, clock: Arc::default() }
     }
 
     /// Rounds until it is dropped. Cancel safe: a round may stop anywhere.
     pub async fn keep_going(&self) {
         let interval = (self.retention / 24).clamp(Duration::from_secs(1), LONGEST_INTERVAL);
-        let mut clock = Clock::default();
+        let mut due = Instant::now();
         loop {
-            let now = Timestamp::now();
-            let done = match self.believes(&mut clock, now, Instant::now()).await {
-                Ok(true) => self.round(now).await,
-                Ok(false) => Ok(Removed::default()),
+            let (wall, at) = (Timestamp::now(), Instant::now());
+            let done = match self.believes(wall, at).await {
+                Ok(true) if at >= due => {
+                    due = at + interval;
+                    self.round(wall).await
+                }
+                Ok(_) => Ok(Removed::default()),
                 Err(error) => Err(error),
             };
             match done {
@@ -74,14 +89,22 @@ impl Keeping {
                 Ok(removed) => tracing::info!(?removed, "removed what was kept for long enough"),
                 Err(error) => tracing::error!(%error, "housekeeping stopped; it is tried again"),
             }
-            tokio::time::sleep(interval).await;
+            tokio::time::sleep(TICK.min(interval)).await;
+        }
+    }
+
+    /// Looks at the clock a last time: what this process writes at its end must not vouch for one that has just jumped.
+    pub async fn look_at_clock(&self) {
+        if let Err(error) = self.believes(Timestamp::now(), Instant::now()).await {
+            tracing::error!(%error, "the clock could not be held against the book");
         }
     }
 
     /// Whether something may be removed by what the clock says, `wall`, at `at`.
-    async fn believes(&self, clock: &mut Clock, wall: Timestamp, at: Instant) -> Result<bool, StoreError> {
-        let starts = clock.last.is_none();
-        let off = match clock.last {
+    async fn believes(&self, wall: Timestamp, at: Instant) -> Result<bool, StoreError> {
+        let clock = &mut *self.clock.lock().await;
+        let starts = clock.right.is_none();
+        let off = match clock.right {
             Some((then_wall, then)) => {
                 let passed =
                     SignedDuration::try_from(at.saturating_duration_since(then)).unwrap_or(SignedDuration::MAX);
@@ -90,19 +113,23 @@ impl Keeping {
             None => {
                 clock.jumped = self.store.newest_audit(JUMPED).await?;
                 // What lies ahead is no reason to wait: a clock that was ahead has been set right.
-                let newest = self.store.newest_time().await?;
-                newest.map_or(SignedDuration::ZERO, |newest| wall.duration_since(newest)).max(SignedDuration::ZERO)
+                self.newest.map_or(SignedDuration::ZERO, |newest| wall.duration_since(newest)).max(SignedDuration::ZERO)
             }
         };
-        clock.last = Some((wall, at));
-        if off.abs() > DAY {
+        let most = SignedDuration::try_from(self.retention / 2).unwrap_or(DAY).clamp(MINUTE, DAY);
+        let jumped = off.abs() > most;
+        // Not at every look: steps that are small one by one add up.
+        if starts || jumped {
+            clock.right = Some((wall, at));
+        }
+        if jumped {
             clock.jumped = Some(wall);
             match starts {
                 true => {
-                    tracing::warn!(%off, "the book says nothing of the last day: is the clock right? nothing is removed for a day")
+                    tracing::warn!(%off, "the book says nothing of the time before: is the clock right? nothing is removed for a day")
                 }
                 false => {
-                    tracing::error!(%off, "the clock was set by more than a day: nothing is removed for a day")
+                    tracing::error!(%off, "the clock was set: nothing is removed for a day")
                 }
             }
             let details = json!({"off": off, "at_start": starts});
@@ -204,8 +231,8 @@ impl Keeping {
 /// What the clock said before.
 #[derive(Debug, Default)]
 struct Clock {
-    /// At the last round.
-    last: Option<(Timestamp, Instant)>,
+    /// From when on it is measured: at the start, or at the last jump.
+    right: Option<(Timestamp, Instant)>,
     /// When it was off.
     jumped: Option<Timestamp>,
 }
@@ -253,8 +280,14 @@ mod tests {
                 keys: Keys::new(RecordingKey::random().unwrap(), Vec::new()),
             };
             let recordings = Recordings::open(settings).unwrap();
-            let keeping = Keeping::new(Store::clone(&book), recordings.clone(), HOUR * 24 * 30);
+            let keeping = Keeping::new(Store::clone(&book), recordings.clone(), HOUR * 24 * 30, None);
             Self { book, recordings, keeping }
+        }
+
+        /// As after a restart.
+        async fn restarted(&self, retention: Duration) -> Keeping {
+            let newest = self.book.newest_time(Timestamp::now()).await.unwrap();
+            Keeping::new(Store::clone(&self.book), self.recordings.clone(), retention, newest)
         }
 
         /// A recording that was made so many days ago; of a session in the book, or of none.
@@ -317,10 +350,10 @@ mod tests {
     }
 
     /// Asks as after so many hours, with a clock that says so many.
-    async fn asked(house: &House, clock: &mut Clock, start: (Timestamp, Instant), table: &[(u32, i64, bool)]) {
+    async fn asked(keeping: &Keeping, start: (Timestamp, Instant), table: &[(u32, i64, bool)]) {
         for (hours, told, believed) in table {
             let wall = start.0 + SignedDuration::from_hours(*told);
-            let answer = house.keeping.believes(clock, wall, start.1 + HOUR * *hours).await.unwrap();
+            let answer = keeping.believes(wall, start.1 + HOUR * *hours).await.unwrap();
             assert_eq!(answer, *believed, "after {hours} h the clock says {told} h");
         }
     }
@@ -330,7 +363,6 @@ mod tests {
         let house = House::new();
         let start = (Timestamp::now(), Instant::now());
         let year = 24 * 365;
-        let mut clock = Clock::default();
         let table = [
             (0, 0, true),
             (1, 1, true),
@@ -343,9 +375,19 @@ mod tests {
             (52, 52, false),
             (53, 53, true),
         ];
-        asked(&house, &mut clock, start, &table).await;
+        asked(&house.keeping, start, &table).await;
         let lines = house.book.audit_entries(None, 10).await.unwrap();
         assert!(lines.iter().all(|line| line.action == JUMPED) && lines.len() == 2, "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn small_steps_add_up_and_a_short_retention_allows_less() {
+        let house = House::new();
+        let start = (Timestamp::now(), Instant::now());
+        asked(&house.keeping, start, &[(0, 0, true), (1, 21, true), (2, 42, false)]).await;
+        let house = House::new();
+        let short = house.restarted(12 * HOUR).await;
+        asked(&short, start, &[(0, 0, true), (1, 6, true), (2, 9, false)]).await;
     }
 
     #[tokio::test]
@@ -353,30 +395,33 @@ mod tests {
         let house = House::new();
         let old = house.recorded(40, true).await;
         let start = (Timestamp::now(), Instant::now());
-        asked(&house, &mut Clock::default(), start, &[(0, 0, false), (1, 1, false)]).await;
+        let month = HOUR * 24 * 30;
+        asked(&house.restarted(month).await, start, &[(0, 0, false), (1, 1, false)]).await;
         // The line about it is new, and no reason to believe.
-        asked(&house, &mut Clock::default(), start, &[(2, 2, false), (23, 23, false), (25, 25, true)]).await;
+        asked(&house.restarted(month).await, start, &[(2, 2, false), (23, 23, false), (25, 25, true)]).await;
         assert_eq!(house.is_kept(&old).await, (true, true));
         let house = House::new();
         let (_old, _new) = (house.recorded(40, true).await, house.recorded(0, true).await);
-        asked(&house, &mut Clock::default(), start, &[(0, 0, true)]).await;
+        asked(&house.restarted(month).await, start, &[(0, 0, true)]).await;
     }
 
     #[tokio::test]
     async fn housekeeping_asks_the_clock() {
         let house = House::new();
         let old = house.recorded(40, true).await;
-        let _running = tokio::time::timeout(HOUR / 3600, house.keeping.keep_going()).await;
+        let keeping = house.restarted(HOUR * 24 * 30).await;
+        let _running = tokio::time::timeout(HOUR / 3600, keeping.keep_going()).await;
         assert_eq!(house.is_kept(&old).await, (true, true));
         let other = House::new();
         let (other_old, _new) = (other.recorded(40, true).await, other.recorded(0, true).await);
+        let other_keeping = other.restarted(HOUR * 24 * 30).await;
         let removing = async {
             while other.is_kept(&other_old).await.1 {
                 tokio::time::sleep(PAUSE).await;
             }
         };
         tokio::select! {
-            () = other.keeping.keep_going() => {}
+            () = other_keeping.keep_going() => {}
             () = removing => {}
         }
         assert_eq!(other.is_kept(&other_old).await, (false, false));

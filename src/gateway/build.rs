@@ -46,6 +46,8 @@ impl Gateway {
         let data = &config.gateway.data_dir;
         let ca = Arc::new(GatewayCa::load_or_create(data)?);
         let store = Store::open(&data.join("sessions.db"))?.held_by(seat.process.id);
+        // Before this process writes its own times.
+        let newest = store.newest_time(jiff::Timestamp::now()).await?;
         let recordings = Recordings::open(settings::recording_settings(&config)?).map_err(io_error("recordings"))?;
         let processes = Processes::new(&seat.process, store.clone(), recordings.clone());
         store.begin_process(seat.process.id, std::process::id(), env!("CARGO_PKG_VERSION")).await?;
@@ -134,7 +136,7 @@ impl Gateway {
             None => ca.server_config(&settings::names(&config, &listeners))?,
         };
         Ok(Self {
-            keeping: Keeping::new(store.clone(), recordings, config.recording.retention),
+            keeping: Keeping::new(store.clone(), recordings, config.recording.retention, newest),
             https: Https::new(tls, router, leave.clone(), stop.clone()),
             doors: listeners.doors,
             front: Arc::new(front),

@@ -1,27 +1,28 @@
-//! Gives memory back to the system once sessions have ended.
+//! Gives memory back to the system once connections have ended.
 //!
 //! glibc keeps what was freed: after a thousand sessions nearly all of it, because something small and living lies behind
 //! it. `malloc_trim` gives back every free page (glibc 2.8 and newer). Other C libraries do without.
 
 use std::time::Duration;
 
-use crate::session::Sessions;
+use crate::accept::Doors;
 
 /// How often it is looked at: long enough that its cost, some milliseconds, is nothing.
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Looks after it until it is dropped.
-pub(super) async fn keep_giving_back(sessions: &Sessions) {
-    let mut most = 0;
+pub(super) async fn keep_giving_back(doors: &Doors) {
+    let (mut ended, mut again) = (0, false);
     loop {
         tokio::time::sleep(EVERY).await;
-        let now = sessions.count();
-        if now < most {
-            // Allocating waits for it, so it runs once, and on no thread that serves anybody.
+        let now = doors.ended();
+        let more = now != ended;
+        // Once more after the last one: what it left may take a moment to go.
+        if more || again {
+            // On no thread that serves anybody; who allocates meanwhile waits for it.
             let _ = tokio::task::spawn_blocking(give_back).await;
-            most = now;
         }
-        most = most.max(now);
+        (ended, again) = (now, more);
     }
 }
 

@@ -62,12 +62,12 @@ impl Gateway {
                     doors.keep_telling(),
                     oidc.keep_fresh(),
                     geo.keep_fresh(),
-                    memory::keep_giving_back(&sessions)
+                    memory::keep_giving_back(&doors)
                 );
             })
         };
         let leading = {
-            let (sessions, processes) = (sessions.clone(), processes.clone());
+            let (sessions, processes, keeping) = (sessions.clone(), processes.clone(), keeping.clone());
             tokio::spawn(async move {
                 notify::ready(&in_words(&sessions, &processes).await);
                 drop(predecessor);
@@ -81,6 +81,7 @@ impl Gateway {
         };
         let retired = behind.accept(&turn, &stop).await;
         leading.abort();
+        keeping.look_at_clock().await;
         match retired {
             true => {
                 links.close();

@@ -17,6 +17,9 @@ use rustix::io::Errno;
 /// Bytes that may wait.
 const ROOM: usize = 1 << 20;
 
+/// The thread that writes.
+const THREAD: &str = "log";
+
 /// How long the last lines may take when the gateway ends.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -52,7 +55,7 @@ impl Lines {
     ) -> io::Result<(Self, LastLines)> {
         let lines = Self(Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), dropped }));
         let (queue, to) = (lines.clone(), File::from(to));
-        std::thread::Builder::new().name("log".into()).spawn(move || {
+        std::thread::Builder::new().name(THREAD.into()).spawn(move || {
             loop {
                 let line = queue.next();
                 let written = write_all(&to, &line).is_ok();
@@ -105,6 +108,20 @@ impl Lines {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits until all of it is written, for so long at most. Not on the thread that writes, which would wait for itself.
+    pub(super) fn wait(&self, most: Duration) {
+        if std::thread::current().name() != Some(THREAD) {
+            let _late = self.0.changed.wait_timeout_while(self.lock(), most, |queue| queue.bytes > 0);
+        }
+    }
+}
+
+impl LastLines {
+    /// Where they wait.
+    pub(super) fn lines(&self) -> Lines {
+        self.0.clone()
+    }
 }
 
 impl Write for Lines {
@@ -120,8 +137,7 @@ impl Write for Lines {
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        let Self(lines) = self;
-        let _late = lines.0.changed.wait_timeout_while(lines.lock(), LAST, |queue| queue.bytes > 0);
+        self.0.wait(LAST);
     }
 }
 

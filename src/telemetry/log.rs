@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -99,9 +99,19 @@ pub(super) fn start(
     let (lines, last) = Lines::start(to, dropped, tell).map_err(TelemetryError::Thread)?;
     let (subscriber, set) = subscriber(log.format, filter, colour, move || lines.clone(), beside);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
+    let _ = LINES.set(last.lines());
     std::panic::set_hook(Box::new(panicked));
     Ok((LogLevel::new(directives, set), last))
 }
+
+/// What no level hides: panics, and that lines were dropped.
+const ALWAYS: &str = "gatescribe::telemetry::log=warn";
+
+/// How long a panic waits for its words to be written.
+const PANIC: Duration = Duration::from_millis(100);
+
+/// The queue, for panics.
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// A panic's words go where all others go: on standard error itself they could wait for good.
 fn panicked(info: &PanicHookInfo<'_>) {
@@ -111,6 +121,10 @@ fn panicked(info: &PanicHookInfo<'_>) {
     let at = info.location().map(tracing::field::display);
     let thread = std::thread::current();
     tracing::error!(thread = thread.name(), at, trace, "panicked: {words:?}");
+    // Some panics end the process as soon as this returns.
+    if let Some(lines) = LINES.get() {
+        lines.wait(PANIC);
+    }
 }
 
 impl LogLevel {
@@ -200,7 +214,7 @@ fn filter(directives: &str) -> Result<EnvFilter, tracing_subscriber::filter::Par
     let mut parts = directives.split(',').map(str::trim);
     let chatty = parts.any(|part| matches!(part.to_ascii_lowercase().as_str(), "info" | "debug" | "trace"));
     let quiet = QUIET.iter().filter(|_| chatty).map(|(name, level)| format!("{name}={level}"));
-    let all: Vec<String> = quiet.chain([directives.to_owned()]).collect();
+    let all: Vec<String> = quiet.chain([directives.to_owned(), ALWAYS.to_owned()]).collect();
     EnvFilter::builder().parse(all.join(","))
 }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -32,7 +32,6 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     sampled: Sampled,
-    live: Live,
     sessions_opened: Family<OfType, Counter>,
     sessions_ended: Family<Ended, Counter>,
     denials: Family<Denial, Counter>,
@@ -90,7 +89,6 @@ impl Metrics {
         let mut registry = Registry::with_prefix("gatescribe");
         let inner = Inner {
             sampled: Sampled::default(),
-            live: Live::default(),
             sessions_opened: Family::default(),
             sessions_ended: Family::default(),
             denials: Family::default(),
@@ -124,7 +122,6 @@ impl Metrics {
         let help = "From the order to end a session of this process until it was down";
         registry.register_with_unit("kill_latency", help, Unit::Seconds, inner.kill_seconds.clone());
         registry.register_collector(Box::new(inner.sampled.clone()));
-        registry.register_collector(Box::new(inner.live.clone()));
         Self(Arc::new(Inner { registry, ..inner }))
     }
 
@@ -134,10 +131,15 @@ impl Metrics {
     }
 
     /// Everything, in OpenMetrics' text format, with how many sessions are live in all processes, if that is known. Blocks
-    /// for as long as the file systems take to say how full they are. One caller at a time.
+    /// for as long as the file systems take to say how full they are.
     pub fn text(&self, live: Option<u64>) -> Result<String, fmt::Error> {
-        *self.0.live.0.lock().unwrap_or_else(PoisonError::into_inner) = live;
         let mut out = String::new();
+        if let Some(live) = live {
+            let mut of_all = Registry::with_prefix("gatescribe");
+            let help = "Live sessions of the whole gateway, older processes of an upgrade too";
+            of_all.register("sessions_live", help, ConstGauge::new(live as f64));
+            text::encode_registry(&mut out, &of_all)?;
+        }
         text::encode(&mut out, &self.0.registry)?;
         Ok(out)
     }
@@ -305,19 +307,6 @@ impl Collector for Sampled {
 impl fmt::Debug for Sampled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sampled(..)")
-    }
-}
-
-/// The live sessions in the book; no series where they could not be counted.
-#[derive(Clone, Debug, Default)]
-struct Live(Arc<Mutex<Option<u64>>>);
-
-impl Collector for Live {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(live) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(()) };
-        let metric = ConstGauge::new(live as f64);
-        let help = "Live sessions of the whole gateway, older processes of an upgrade too";
-        metric.encode(encoder.encode_descriptor("sessions_live", help, None, metric.metric_type())?)
     }
 }
 

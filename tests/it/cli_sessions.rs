@@ -84,7 +84,7 @@ async fn filters_choose() {
         assert_eq!(value["session_logs"].as_array().unwrap().len(), count, "{filter:?}");
     }
     let nothing = cli.run(&["sessions", "list", "--live"]).await;
-    assert_eq!((nothing.stderr.as_str(), nothing.stdout.len()), ("no session\n", 0));
+    assert_eq!((nothing.stderr.as_str(), nothing.stdout.len()), ("no session matches\n", 0));
     let refused = cli.run(&["sessions", "list", "--type", "telnet"]).await;
     assert_eq!(refused.status, Some(1));
     assert!(refused.stderr.contains("`session_type`"), "the API's words: {refused:?}");

@@ -208,12 +208,17 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
     assert_ne!(running.finish(SOON).await.status, Some(0));
     assert_eq!(metric(&api, "gatescribe_log_lines_dropped_total").await, 0.0, "it only waits");
     // What waited is there once somebody reads.
-    let mut log = Vec::new();
-    while !String::from_utf8_lossy(&log).contains(" serving ") {
+    let (pieces, mut log) = (tokio::sync::mpsc::unbounded_channel(), Vec::new());
+    let (read, mut reading) = pieces;
+    std::thread::spawn(move || {
         let mut piece = [0; 4096];
-        let read = reader.read(&mut piece).unwrap();
-        assert!(read > 0);
-        log.extend_from_slice(&piece[..read]);
+        while let Ok(length @ 1..) = reader.read(&mut piece)
+            && read.send(piece[..length].to_vec()).is_ok()
+        {}
+    });
+    while !String::from_utf8_lossy(&log).contains(" serving ") {
+        let piece = tokio::time::timeout(SOON, reading.recv()).await.expect("the log goes on");
+        log.extend(piece.unwrap());
     }
 }
 

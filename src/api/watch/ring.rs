@@ -77,6 +77,11 @@ impl Ring {
         let events = Arc::new(Events { events, place, told: Default::default() });
         let told = Told::Events(Arc::downgrade(&events));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // What everybody has taken already, nobody asks for.
+        let awaited = self.told.len();
+        while kept.len() > awaited {
+            kept.pop_front();
+        }
         kept.push_back(events);
         // The newest one stays, whatever its size: else a watcher who begins anew would fall off again at once.
         while kept.len() > 1 && (kept.len() > LOOKS || kept.iter().map(|events| events.bytes()).sum::<usize>() > BYTES)

@@ -83,7 +83,8 @@ impl Watcher {
     async fn show(&self, socket: &mut WebSocket, mut joined: Joined) -> Result<std::convert::Infallible, Over> {
         let mut checks = every(CHECK);
         let mut pings = every(PING);
-        let mut heard = Instant::now();
+        // Since when an answer is awaited.
+        let mut asked: Option<Instant> = None;
         self.send(socket, &joined.screen.begin(self.protocol, self.with_input), &mut checks).await?;
         loop {
             tokio::select! {
@@ -93,10 +94,10 @@ impl Watcher {
                 // Before silence is looked at: what was said while something was being sent has not been heard yet.
                 got = socket.recv() => match got {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Over::Gone),
-                    Some(Ok(_)) => heard = Instant::now(),
+                    Some(Ok(_)) => asked = None,
                 },
                 _ = pings.tick() => {
-                    if heard.elapsed() > SILENCE {
+                    if asked.get_or_insert_with(Instant::now).elapsed() > SILENCE {
                         return Err(Over::Gone);
                     }
                     self.send(socket, &[Message::Ping(Default::default())], &mut checks).await?;
@@ -152,8 +153,12 @@ impl Watcher {
         Ok(())
     }
 
-    /// Whether the watcher still may. A book that does not answer takes nobody's right away.
+    /// Whether the watcher still may. A book that does not answer takes nobody's right away, and holds nobody up for long.
     async fn check(&self) -> Result<(), Over> {
+        timeout(BOOK_ANSWERS, self.look_up()).await.unwrap_or(Ok(()))
+    }
+
+    async fn look_up(&self) -> Result<(), Over> {
         let caller = match self.api.tokens.verify(self.token.expose_secret(), self.client).await {
             Ok(Some(caller)) if !self.with_input || caller.may(Scope::InputRead) => caller,
             Ok(_) => return Err(Over::Refused),
@@ -224,9 +229,11 @@ fn every(period: Duration) -> Interval {
 
 /// How often a watcher's token is asked about again.
 const CHECK: Duration = Duration::from_secs(3);
-/// How often a watcher is asked whether it is still there, and how long it may say nothing.
+/// How long the book may take over that.
+const BOOK_ANSWERS: Duration = Duration::from_secs(1);
+/// How often a watcher is asked whether it is still there, and how long it may leave that unanswered.
 const PING: Duration = Duration::from_secs(20);
-const SILENCE: Duration = Duration::from_secs(65);
+const SILENCE: Duration = Duration::from_secs(45);
 /// The longest that the messages of one look may take, however many they are.
 const STALL: Duration = Duration::from_secs(60);
 /// For closing in order.

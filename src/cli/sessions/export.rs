@@ -59,7 +59,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let size = tokio::select! {
-        saved = save(client.base(), answer, &path) => saved?,
+        saved = save(client.base(), answer, &path, args.force) => saved?,
         // Not the default, which would leave a part behind.
         _ = tokio::signal::ctrl_c() => bail!("given up; nothing was written"),
     };
@@ -68,15 +68,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Writes beside the file and renames at the end. Readable by its owner alone.
-async fn save(base: &Url, answer: Response, path: &Path) -> anyhow::Result<u64> {
+async fn save(base: &Url, answer: Response, path: &Path, force: bool) -> anyhow::Result<u64> {
     let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
+    // Of this process alone: two exports must not write into one file.
+    name.push(format!(".{}.partial", std::process::id()));
     let partial = Partial(name.into());
     let named = || partial.0.display().to_string();
     let mut file = create(&partial.0).with_context(named)?;
     let size = copy(base, answer, &mut file).await?;
     file.sync_all().with_context(named)?;
-    fs::rename(&partial.0, path).with_context(|| path.display().to_string())?;
+    let renamed = match force {
+        true => fs::rename(&partial.0, path),
+        // Fails where a file has come to be there in the meantime, which a rename would write over.
+        false => match fs::hard_link(&partial.0, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&partial.0, path),
+            linked => linked,
+        },
+    };
+    renamed.with_context(|| path.display().to_string())?;
     Ok(size)
 }
 
