@@ -6,6 +6,7 @@
 mod book;
 mod cases;
 mod fleet;
+mod upgrade;
 mod watchers;
 
 #[allow(dead_code, unused_imports, reason = "the tests use the rest of it")]
@@ -20,6 +21,7 @@ struct Options {
     churn: usize,
     rows: i64,
     watchers: usize,
+    bytes: u64,
 }
 
 #[tokio::main]
@@ -43,11 +45,15 @@ async fn main() {
     if options.wants("watch") {
         watchers::watch(options.watchers).await;
     }
+    if options.wants("upgrade") {
+        upgrade::upgrade(options.bytes).await;
+    }
 }
 
 impl Options {
     fn read() -> Self {
-        let mut options = Self { only: None, keys: 2000, idle: 1000, churn: 10_000, rows: 1_000_000, watchers: 200 };
+        let mut options =
+            Self { only: None, keys: 2000, idle: 1000, churn: 10_000, rows: 1_000_000, watchers: 200, bytes: 1 << 30 };
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
             let value = words.next().unwrap_or_else(|| panic!("{word} needs a value"));
@@ -58,6 +64,7 @@ impl Options {
                 "--idle" => options.idle = number(),
                 "--churn" => options.churn = number(),
                 "--rows" => options.rows = value.parse().expect("a number"),
+                "--bytes" => options.bytes = value.parse().expect("a number"),
                 "--watchers" => options.watchers = number(),
                 _ => panic!("unknown option {word}; see benches/README.md"),
             }

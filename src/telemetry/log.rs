@@ -95,7 +95,8 @@ pub(super) fn start(
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // Not through `io::stderr`, whose lock the thread would hold for as long as nobody reads.
     let to = io::stderr().as_fd().try_clone_to_owned().map_err(TelemetryError::Thread)?;
-    let tell = |_: &Lines, lines| tracing::warn!(lines, "lines of this log were dropped: nobody took them");
+    let tell =
+        |_: &Lines, lines| tracing::warn!(target: TROUBLE, lines, "lines of this log were dropped: nobody took them");
     let (lines, last) = Lines::start(to, dropped, tell).map_err(TelemetryError::Thread)?;
     let (subscriber, set) = subscriber(log.format, filter, colour, move || lines.clone(), beside);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
@@ -104,8 +105,9 @@ pub(super) fn start(
     Ok((LogLevel::new(directives, set), last))
 }
 
-/// What no level hides: panics, and that lines were dropped.
-const ALWAYS: &str = "gatescribe::telemetry::log=warn";
+/// The target of what no level hides: panics, and that lines were dropped. And what sees to that.
+const TROUBLE: &str = "gatescribe::telemetry::trouble";
+const ALWAYS: &str = "gatescribe::telemetry::trouble=warn";
 
 /// How long a panic waits for its words to be written.
 const PANIC: Duration = Duration::from_millis(100);
@@ -120,7 +122,7 @@ fn panicked(info: &PanicHookInfo<'_>) {
     let trace = (trace.status() == BacktraceStatus::Captured).then(|| tracing::field::debug(trace));
     let at = info.location().map(tracing::field::display);
     let thread = std::thread::current();
-    tracing::error!(thread = thread.name(), at, trace, "panicked: {words:?}");
+    tracing::error!(target: TROUBLE, thread = thread.name(), at, trace, "panicked: {words:?}");
     // Some panics end the process as soon as this returns.
     if let Some(lines) = LINES.get() {
         lines.wait(PANIC);
