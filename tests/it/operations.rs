@@ -208,12 +208,12 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
     assert_ne!(running.finish(SOON).await.status, Some(0));
     assert_eq!(metric(&api, "gatescribe_log_lines_dropped_total").await, 0.0, "it only waits");
     // What waited is there once somebody reads.
-    let (pieces, mut log) = (tokio::sync::mpsc::unbounded_channel(), Vec::new());
-    let (read, mut reading) = pieces;
+    let (read, mut reading) = tokio::sync::mpsc::channel(16);
+    let mut log = Vec::new();
     std::thread::spawn(move || {
         let mut piece = [0; 4096];
         while let Ok(length @ 1..) = reader.read(&mut piece)
-            && read.send(piece[..length].to_vec()).is_ok()
+            && read.blocking_send(piece[..length].to_vec()).is_ok()
         {}
     });
     while !String::from_utf8_lossy(&log).contains(" serving ") {

@@ -74,7 +74,7 @@ pub(super) async fn ask(
 ) -> Response {
     let request = match understand(&shared, parameters) {
         Ok(request) => request,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let Some(session) = shared.browsers.session(&headers) else {
         let aim = Aim { return_to: request.path(""), fresh: false, fresh_for: None };
@@ -93,7 +93,7 @@ pub(super) async fn sign_in_again(
 ) -> Response {
     let request = match understand(&shared, parameters) {
         Ok(request) => request,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let aim = Aim { return_to: request.path(""), fresh: true, fresh_for: None };
     begin(&shared, &headers, client.ip(), aim).await
@@ -142,11 +142,14 @@ impl Request {
 }
 
 /// The request, or the answer that says what is wrong with it to whoever may be told.
-fn understand(shared: &Shared, parameters: Result<Query<Parameters>, QueryRejection>) -> Result<Request, Response> {
+fn understand(
+    shared: &Shared,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Request, Box<Response>> {
     match read(parameters) {
         Ok(Ok(request)) => Ok(request),
-        Ok(Err(wrong)) => Err(tell(shared, wrong)),
-        Err(page) => Err(page.into_response()),
+        Ok(Err(wrong)) => Err(Box::new(tell(shared, wrong))),
+        Err(page) => Err(Box::new(page.into_response())),
     }
 }
 
