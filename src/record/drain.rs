@@ -11,6 +11,7 @@ use super::codec::put_varint;
 use super::container::SealVerdict;
 use super::error::RecordingLost;
 use super::file::{ContainerFile, Scratch};
+use super::fresh::Block;
 use super::observation::What;
 use super::writer::{Ending, Finished, Run, Step, Writer};
 use crate::store::row::RecordingState;
@@ -28,7 +29,7 @@ impl Writer {
         let mut container = self.container.lock().unwrap_or_else(PoisonError::into_inner);
         self.note_clock();
         loop {
-            let step = {
+            let (step, fresh) = {
                 let mut state = self.lock();
                 let step = state.next_step();
                 if matches!(step, Step::Rest) {
@@ -39,11 +40,16 @@ impl Writer {
                     }
                     state.job = false;
                 }
-                step
+                // In the same moment as the run, so that both end at the same record.
+                let fresh = match &step {
+                    Step::Save(run) => state.fresh.take(run.segment, run.first, run.base_us),
+                    _ => None,
+                };
+                (step, fresh)
             };
             let done = match step {
                 Step::Rest => break,
-                Step::Save(run) => self.save(&mut container, run),
+                Step::Save(run) => self.save(&mut container, run, fresh),
                 Step::Seal(ending) => self.seal(&mut container, ending),
             };
             if let Err(why) = done {
@@ -54,9 +60,17 @@ impl Writer {
         bell.0 = None;
     }
 
-    fn save(self: &Arc<Self>, container: &mut ContainerFile, run: Run) -> Result<(), RecordingLost> {
+    fn save(
+        self: &Arc<Self>,
+        container: &mut ContainerFile,
+        run: Run,
+        fresh: Option<Block>,
+    ) -> Result<(), RecordingLost> {
         let mut scratch = self.shared.scratch()?;
-        let count = self.gather(&mut scratch, run)?;
+        let (count, spare) = match fresh {
+            Some(fresh) => (fresh.count, Some(std::mem::replace(&mut scratch.block, fresh.bytes))),
+            None => (self.gather(&mut scratch, run)?, None),
+        };
         let (free, reserve) = (container.free()?, self.shared.settings.keep_free);
         if !may_append(free, reserve, container.len(), scratch.block.len() as u64, run.last) {
             return Err(RecordingLost::Full);
@@ -65,6 +79,9 @@ impl Writer {
         self.shared.give_back(scratch);
         let within = self.budget.spend(bytes);
         let mut state = self.lock();
+        if let Some(spare) = spare {
+            state.fresh.reuse(spare);
+        }
         state.saved(run, count, container.len());
         // What is promised is saved; from here on nothing more is taken.
         if let Err(limit) = within

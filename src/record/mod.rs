@@ -20,6 +20,7 @@ mod error;
 pub mod export;
 mod file;
 mod follow;
+mod fresh;
 #[cfg(test)]
 mod keep_tests;
 pub mod keys;
@@ -147,6 +148,7 @@ struct Shared {
     settings: Settings,
     jobs: Arc<Semaphore>,
     scratches: Mutex<Vec<Scratch>>,
+    held: fresh::Held,
     live: Mutex<HashMap<Uuid, Weak<Writer>>>,
     recorded: Recorded,
 }
@@ -167,6 +169,7 @@ impl Recordings {
             settings,
             jobs: Arc::new(Semaphore::new(JOBS)),
             scratches: Mutex::new(Vec::new()),
+            held: fresh::Held::default(),
             live: Mutex::new(HashMap::new()),
             recorded: Recorded::default(),
         };

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::codec::{self, MAX_DATA};
 use super::error::RecordingLost;
 use super::file::ContainerFile;
+use super::fresh::{Fresh, Held};
 use super::observation::What;
 use super::spool::{RECORD_OVERHEAD, SEGMENT, SEGMENTS, Spool};
 use super::{Durability, Shared};
@@ -184,6 +185,8 @@ pub(super) struct State {
     order: VecDeque<u8>,
     /// The segment that is written; the last of `order`, or still empty.
     current: Option<u8>,
+    /// What of it the drain need not read back.
+    pub fresh: Fresh,
     /// A record's beginning, and its place to be encrypted in. Kept for their memory while there is traffic.
     front: Vec<u8>,
     room: Vec<u8>,
@@ -243,7 +246,7 @@ impl Writer {
         runtime: tokio::runtime::Handle,
     ) -> Self {
         let wall_offset_us = Timestamp::now().as_microsecond().saturating_sub(new.started.as_microsecond());
-        let state = State { size: container.len(), wall_offset_us, ..State::default() };
+        let state = State::new(shared.held.clone(), container.len(), wall_offset_us);
         Self {
             id: new.recording,
             shared,
@@ -377,6 +380,7 @@ impl Writer {
             }
             let record = (state.front.as_slice(), payload);
             let written = self.spool.append(segment, fill.used, state.next, record, &mut state.room)?;
+            state.fresh.add(segment, state.next, fill.used_us, record);
             if fill.used == 0 {
                 if state.order.is_empty() {
                     state.oldest_us = at_us;
@@ -540,6 +544,7 @@ impl State {
     /// Gives the memory back that traffic needed: most sessions are idle most of the time.
     pub fn rest(&mut self) {
         (self.front, self.room) = (Vec::new(), Vec::new());
+        self.fresh.rest();
     }
 
     /// Whether the spool holds nothing that is not in the container.
@@ -553,8 +558,8 @@ impl State {
     }
 }
 
-impl Default for State {
-    fn default() -> Self {
+impl State {
+    fn new(held: Held, size: u64, wall_offset_us: i64) -> Self {
         Self {
             next: 0,
             saved: 0,
@@ -563,17 +568,18 @@ impl Default for State {
             oldest_us: 0,
             order: VecDeque::new(),
             current: None,
+            fresh: Fresh::new(held),
             front: Vec::new(),
             room: Vec::new(),
             job: false,
             timer: false,
-            wall_offset_us: 0,
+            wall_offset_us,
             trouble: None,
             missing: (0, 0),
             lost: None,
             ending: None,
             finished: None,
-            size: 0,
+            size,
         }
     }
 }
