@@ -221,7 +221,7 @@ fn cut_text(text: &str) -> &[u8] {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text).as_bytes()
 }
 
-fn varint_len(value: u64) -> usize {
+pub(super) fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 

@@ -67,9 +67,16 @@ impl Writer {
         fresh: Option<Block>,
     ) -> Result<(), RecordingLost> {
         let mut scratch = self.shared.scratch()?;
-        let (count, spare) = match fresh {
-            Some(fresh) => (fresh.count, Some(std::mem::replace(&mut scratch.block, fresh.bytes))),
-            None => (self.gather(&mut scratch, run)?, None),
+        let count = match fresh {
+            Some(fresh) => {
+                if cfg!(debug_assertions) {
+                    let count = self.gather(&mut scratch, run)?;
+                    assert!(count == fresh.count && scratch.block == fresh.bytes, "not what the spool holds");
+                }
+                scratch.block = fresh.bytes;
+                fresh.count
+            }
+            None => self.gather(&mut scratch, run)?,
         };
         let (free, reserve) = (container.free()?, self.shared.settings.keep_free);
         if !may_append(free, reserve, container.len(), scratch.block.len() as u64, run.last) {
@@ -79,9 +86,6 @@ impl Writer {
         self.shared.give_back(scratch);
         let within = self.budget.spend(bytes);
         let mut state = self.lock();
-        if let Some(spare) = spare {
-            state.fresh.reuse(spare);
-        }
         state.saved(run, count, container.len());
         // What is promised is saved; from here on nothing more is taken.
         if let Err(limit) = within

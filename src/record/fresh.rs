@@ -6,10 +6,10 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::codec::put_varint;
+use super::codec::{put_varint, varint_len};
 use super::spool::{SEGMENT, SEGMENTS};
 
-/// Bytes that one recording may hold: a segment that is drained, and the one that fills meanwhile.
+/// Bytes of records that one recording may hold, beside what a drain has just taken.
 const MOST: usize = 2 * SEGMENT;
 /// Bytes that all recordings together may hold.
 const MOST_OF_ALL: usize = 64 << 20;
@@ -24,8 +24,6 @@ pub(super) struct Fresh {
     segments: [Piece; SEGMENTS as usize],
     bytes: usize,
     held: Held,
-    /// A block that was written, for its memory.
-    spare: Vec<u8>,
 }
 
 /// What there is of the newest records of a segment.
@@ -50,44 +48,34 @@ pub(super) struct Block {
 
 impl Fresh {
     pub fn new(held: Held) -> Self {
-        Self { segments: Default::default(), bytes: 0, held, spare: Vec::new() }
+        Self { segments: Default::default(), bytes: 0, held }
     }
 
     /// A record stands in `segment`: its number, the time that it counts from, and the two parts that it is made of.
     pub fn add(&mut self, segment: u8, number: u64, base_us: u64, (front, payload): (&[u8], &[u8])) {
         let Some(piece) = self.segments.get_mut(usize::from(segment)) else { return };
         let len = front.len() + payload.len();
-        let has_room = self.bytes + len <= MOST && self.held.take(len);
-        match piece {
-            Piece::Missing => {}
-            Piece::Whole(block) if has_room => {
-                block.bytes.extend_from_slice(front);
-                block.bytes.extend_from_slice(payload);
-                block.count += 1;
-                self.bytes += len;
-                return;
-            }
-            Piece::Empty if has_room => {
-                let mut bytes = mem::take(&mut self.spare);
-                bytes.clear();
-                put_varint(&mut bytes, base_us);
-                bytes.extend_from_slice(front);
-                bytes.extend_from_slice(payload);
-                *piece = Piece::Whole(Block { bytes, count: 1, first: number, base_us });
-                self.bytes += len;
-                return;
-            }
-            Piece::Empty => *piece = Piece::Missing,
-            Piece::Whole(_) => {
-                if let Piece::Whole(block) = mem::replace(piece, Piece::Missing) {
-                    let gone = block.records();
-                    self.bytes -= gone;
-                    self.held.give(gone);
-                }
-            }
+        if matches!(piece, Piece::Missing) {
+            return;
         }
-        if has_room {
-            self.held.give(len);
+        if self.bytes + len > MOST || !self.held.take(len) {
+            if let Piece::Whole(block) = mem::replace(piece, Piece::Missing) {
+                let gone = block.records();
+                self.bytes -= gone;
+                self.held.give(gone);
+            }
+            return;
+        }
+        self.bytes += len;
+        if matches!(piece, Piece::Empty) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, base_us);
+            *piece = Piece::Whole(Block { bytes, count: 0, first: number, base_us });
+        }
+        if let Piece::Whole(block) = piece {
+            block.bytes.extend_from_slice(front);
+            block.bytes.extend_from_slice(payload);
+            block.count += 1;
         }
     }
 
@@ -100,16 +88,6 @@ impl Fresh {
         // After a failure an older part of the segment has to be written again, which is not here any more.
         (block.first == first && block.base_us == base_us).then_some(block)
     }
-
-    /// Takes the memory of a block that was written.
-    pub fn reuse(&mut self, bytes: Vec<u8>) {
-        self.spare = bytes;
-    }
-
-    /// Gives the memory back that traffic needed.
-    pub fn rest(&mut self) {
-        self.spare = Vec::new();
-    }
 }
 
 impl Drop for Fresh {
@@ -121,9 +99,7 @@ impl Drop for Fresh {
 impl Block {
     /// Bytes of its records: all but the time at its beginning.
     fn records(&self) -> usize {
-        let mut time = Vec::new();
-        put_varint(&mut time, self.base_us);
-        self.bytes.len() - time.len()
+        self.bytes.len() - varint_len(self.base_us)
     }
 }
 

@@ -544,7 +544,6 @@ impl State {
     /// Gives the memory back that traffic needed: most sessions are idle most of the time.
     pub fn rest(&mut self) {
         (self.front, self.room) = (Vec::new(), Vec::new());
-        self.fresh.rest();
     }
 
     /// Whether the spool holds nothing that is not in the container.
