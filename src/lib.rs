@@ -38,14 +38,14 @@
 //!   keeping.rs     housekeeping: what has been kept for long enough goes, files first
 //!   store/         the book: rows as the API tells them; sqlite/ with one writing thread
 //!   record/        observation, codec and container (the format), crypt and keys (always encrypted), spool and writer (safe
-//!                  before forwarded), drain (spool to container), file, reader, follow (at a live recording's end), verify,
-//!                  recover (after a crash), remove, export/ (cast and cast3 for players, text/ for people, on screen, an
-//!                  emulated terminal; escape)
+//!                  before forwarded), drain (spool to container; fresh: what it need not read back), file, reader,
+//!                  follow (at a live recording's end), verify, recover (after a crash), remove, export/ (cast and
+//!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in, handler (what russh calls), connection, channel, relay
-//!   api/           REST: sessions, replay, watch/ (a live one: hub, ring), kill, tokens, credentials, health, metrics, log; auth (who
-//!                  may do what to whom), openapi (generated); oauth/ (for the command line), pages/ (sign-in, tokens);
-//!                  live (what they act on); HTTPS
+//!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, tokens, credentials,
+//!                  health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for the command
+//!                  line), pages/ (sign-in, tokens); live (what they act on); HTTPS
 //! config/          gatescribe.toml: every key, commented; a test parses it
 //! certs/           how clients trust the gateway
 //! examples/        programs with one idea each, and a first deployment step by step
