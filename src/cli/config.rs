@@ -70,7 +70,7 @@ fn summary(config: &Config) -> String {
     let count = |number: usize, one: &str, more: &str| format!("{number} {}", if number == 1 { one } else { more });
     [
         count(config.sockets.len(), "socket", "sockets"),
-        count(config.policies.rules.len(), "policy", "policies"),
+        count(config.policies.rules().len(), "policy", "policies"),
         count(config.warnings.len(), "warning", "warnings"),
     ]
     .join(", ")

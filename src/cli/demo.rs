@@ -21,7 +21,10 @@ use crate::gateway::{Approver, Gateway, GatewayError, Inherited, Listeners, Seat
 use crate::geo::Geo;
 use crate::identity::dev_issuer::PEOPLE;
 use crate::identity::tokens::Scope;
-use crate::policy::{Effect, ExecPattern, ExecRight, Policies, Rule, SocketMatch, SshRights, Who};
+use crate::policy::{
+    Effect, ExecPattern, ExecRight, Limits, PlaceMatch, Policies, Require, Rights, Rule, SocketMatch, SomeSsh, SshRights,
+    When, Who,
+};
 use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
 use crate::telemetry::{self, Telemetry};
 
@@ -206,18 +209,20 @@ fn policies() -> Policies {
     let rule = |name: &str, groups: &[&str], ssh| Rule {
         name: name.into(),
         effect: Effect::Allow,
-        sockets: SocketMatch { names: vec!["shell".into()] },
-        who: Who { emails: Vec::new(), groups: groups.iter().map(|group| (*group).to_owned()).collect() },
-        ssh: Some(ssh),
+        sockets: SocketMatch { names: vec!["shell".into()], ..SocketMatch::default() },
+        who: Who { groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..Who::default() },
+        place: PlaceMatch::default(),
+        when: When::default(),
+        require: Require::default(),
+        limits: Limits::default(),
+        rights: Rights { ssh: Some(ssh), ..Rights::default() },
     };
     let little = ["date", "uptime", "whoami"].into_iter().filter_map(|command| ExecPattern::parse(command).ok());
-    let few = SshRights::Some { shell: false, exec: ExecRight::Patterns(little.collect()), logins: Vec::new() };
-    Policies {
-        rules: vec![
-            rule("engineers", &["engineering", "security"], SshRights::All),
-            rule("contractors", &["contractors"], few),
-        ],
-    }
+    let few = SomeSsh { exec: ExecRight::Patterns(little.collect()), ..SomeSsh::default() };
+    Policies::new(vec![
+        rule("engineers", &["engineering", "security"], SshRights::All),
+        rule("contractors", &["contractors"], SshRights::Some(Box::new(few))),
+    ])
 }
 
 fn oidc(settings: crate::identity::oidc::OidcSettings) -> config::Oidc {

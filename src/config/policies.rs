@@ -6,7 +6,10 @@ use toml::Spanned;
 
 use super::check::Checker;
 use super::raw::{self, Exec};
-use crate::policy::{Effect, ExecPattern, ExecRight, Policies, Rule, SocketMatch, SshRights, Who};
+use crate::policy::{
+    Effect, ExecPattern, ExecRight, Limits, PlaceMatch, Policies, Require, Rights, Rule, SocketMatch, SomeSsh, SshRights,
+    When, Who,
+};
 use crate::socket::Socket;
 
 /// Every rule that is good; what is wrong with the others was told.
@@ -29,7 +32,7 @@ pub fn policies(raw: &[Spanned<raw::Policy>], sockets: &[Socket], check: &mut Ch
         }
         check.unreachable(&rules, sockets);
     }
-    Policies { rules: rules.into_iter().map(|(_, rule)| rule).collect() }
+    Policies::new(rules.into_iter().map(|(_, rule)| rule).collect())
 }
 
 impl Checker<'_, '_> {
@@ -49,7 +52,17 @@ impl Checker<'_, '_> {
             self.report.error(&allow.span(), words, "leave [policy.allow] out, or write effect = \"allow\"");
         }
         let ssh = ssh.map_or(Some(None), |ssh| ssh.map(Some))?;
-        Some(Rule { name: name?, effect: effect?, sockets: SocketMatch { names: sockets }, who, ssh })
+        Some(Rule {
+            name: name?,
+            effect: effect?,
+            sockets: SocketMatch { names: sockets, ..SocketMatch::default() },
+            who,
+            place: PlaceMatch::default(),
+            when: When::default(),
+            require: Require::default(),
+            limits: Limits::default(),
+            rights: Rights { ssh, ..Rights::default() },
+        })
     }
 
     fn who(&mut self, raw: &raw::PolicyWho) -> Who {
@@ -60,7 +73,8 @@ impl Checker<'_, '_> {
                 self.report.error(&email.span(), words, "write whole addresses; wildcards do not work here");
             }
         }
-        Who { emails: self.list(&raw.emails), groups: self.list(&raw.groups) }
+        let emails = self.list(&raw.emails).into_iter().map(|email| email.to_lowercase()).collect();
+        Who { emails, groups: self.list(&raw.groups), ..Who::default() }
     }
 
     fn rights(&mut self, raw: &raw::AllowSsh) -> Option<SshRights> {
@@ -82,7 +96,7 @@ impl Checker<'_, '_> {
                 ExecRight::Patterns(list.into_iter().collect::<Option<_>>()?)
             }
         };
-        Some(SshRights::Some { shell, exec, logins: self.list(&raw.logins) })
+        Some(SshRights::Some(Box::new(SomeSsh { shell, exec, logins: self.list(&raw.logins), ..SomeSsh::default() })))
     }
 
     /// Warns of what in this rule can never hold, or not as it looks.
@@ -98,8 +112,8 @@ impl Checker<'_, '_> {
         let name = &rule.name;
         let names = raw.sockets.as_ref().and_then(|sockets| sockets.get_ref().names.as_ref());
         for typed in names.into_iter().flat_map(|names| names.get_ref()) {
-            let one = SocketMatch { names: vec![typed.get_ref().clone()] };
-            if !sockets.iter().any(|socket| one.holds(&socket.name)) {
+            let one = SocketMatch { names: vec![typed.get_ref().clone()], ..SocketMatch::default() };
+            if !sockets.iter().any(|socket| one.holds(socket)) {
                 let what = if typed.get_ref().contains('*') { "matches" } else { "is the name of" };
                 self.report.warn(&typed.span(), format!("{:?} {what} no socket", typed.get_ref()));
             }
@@ -116,23 +130,23 @@ impl Checker<'_, '_> {
         if rule.effect == Effect::Deny {
             return;
         }
-        let reach = || sockets.iter().filter(|socket| rule.sockets.holds(&socket.name));
+        let reach = || sockets.iter().filter(|socket| rule.sockets.holds(socket));
         if let Some((_, deny)) = rules.iter().find(|(_, other)| shadows(other, rule, sockets)) {
             self.report.warn(&at, format!("{name} never allows anything: {} denies the same people there", deny.name));
         }
-        match &rule.ssh {
+        match &rule.rights.ssh {
             None => self.report.warn(&at, format!("{name} allows nothing: it has no [policy.allow.ssh]")),
-            Some(SshRights::Some { shell: false, exec: ExecRight::None, .. }) => {
+            Some(SshRights::Some(some)) if !some.shell && some.exec == ExecRight::None => {
                 self.report.warn(&at, format!("{name} allows neither shell nor exec, so nothing"));
             }
-            Some(SshRights::Some { shell: true, exec: ExecRight::Patterns(_), .. }) => {
+            Some(SshRights::Some(some)) if some.shell && matches!(some.exec, ExecRight::Patterns(_)) => {
                 let words = format!("`shell = true` in {name} makes `exec` advisory: a shell runs anything");
                 self.report.warn(&at, words);
             }
             _ => {}
         }
-        if let Some(SshRights::Some { logins, .. }) = &rule.ssh
-            && logins.is_empty()
+        if let Some(SshRights::Some(some)) = &rule.rights.ssh
+            && some.logins.is_empty()
             && let Some(socket) = reach().find(|socket| !socket.fixes_login())
         {
             let words =
@@ -144,7 +158,7 @@ impl Checker<'_, '_> {
     fn unreachable(&mut self, rules: &[(&Spanned<raw::Policy>, Rule)], sockets: &[Socket]) {
         for socket in sockets {
             let opens =
-                |rule: &Rule| rule.effect == Effect::Allow && rule.ssh.is_some() && rule.sockets.holds(&socket.name);
+                |rule: &Rule| rule.effect == Effect::Allow && rule.rights.ssh.is_some() && rule.sockets.holds(socket);
             if !rules.iter().any(|(_, rule)| opens(rule)) {
                 self.report.warn(&(0..0), format!("no policy lets anybody on {}", socket.name));
             }
@@ -160,6 +174,6 @@ fn shadows(deny: &Rule, allow: &Rule, sockets: &[Socket]) -> bool {
         || !everybody(&allow.who)
             && within(&allow.who.emails, &deny.who.emails)
             && within(&allow.who.groups, &deny.who.groups);
-    let mut reach = sockets.iter().filter(|socket| allow.sockets.holds(&socket.name)).peekable();
-    deny.effect == Effect::Deny && who && reach.peek().is_some() && reach.all(|socket| deny.sockets.holds(&socket.name))
+    let mut reach = sockets.iter().filter(|socket| allow.sockets.holds(socket)).peekable();
+    deny.effect == Effect::Deny && who && reach.peek().is_some() && reach.all(|socket| deny.sockets.holds(socket))
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::policy::{Effect, ExecRight, SshRights};
+use crate::policy::{Effect, ExecRight, SomeSsh, SshRights};
 use crate::socket::{HostKeyCheck, SshCredential, UpstreamSpec};
 
 const FINGERPRINT: &str = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -146,11 +146,12 @@ effect = "deny"
 who.groups = ["h"]
 "#;
     let config = load_text(&[HEAD, SOCKET, policies].concat()).unwrap();
-    let rules = config.policies.rules;
-    let rights: Vec<_> = rules.iter().map(|rule| rule.ssh.clone()).collect();
+    let rules = config.policies.rules();
+    let rights: Vec<_> = rules.iter().map(|rule| rule.rights.ssh.clone()).collect();
     let patterns = ["uptime", "ls *"].map(|text| crate::policy::ExecPattern::parse(text).unwrap());
     let some = |shell, exec, logins: &[&str]| {
-        Some(SshRights::Some { shell, exec, logins: logins.iter().map(|l| (*l).to_owned()).collect() })
+        let logins = logins.iter().map(|l| (*l).to_owned()).collect();
+        Some(SshRights::Some(Box::new(SomeSsh { shell, exec, logins, ..SomeSsh::default() })))
     };
     assert_eq!(
         rights,

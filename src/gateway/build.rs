@@ -26,7 +26,7 @@ use crate::identity::x509_ca::{self, GatewayCa};
 use crate::keeping::Keeping;
 use crate::proto::ssh;
 use crate::record::Recordings;
-use crate::session::Sessions;
+use crate::session::{Rules, Sessions};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -53,7 +53,8 @@ impl Gateway {
         store.begin_process(seat.process.id, std::process::id(), env!("CARGO_PKG_VERSION")).await?;
         seat.process.begun();
         processes.bury(notify::recovering).await?;
-        let about_sessions = settings::session_settings(&config, &telemetry.metrics);
+        let rules = Rules::new(config.policies.clone(), listeners.sockets.clone());
+        let about_sessions = settings::session_settings(&config, rules.clone(), &telemetry.metrics);
         let sessions = Sessions::new(about_sessions, store.clone(), recordings.clone());
         telemetry.metrics.sample_from(settings::sample_from(sessions.clone(), recordings.clone()));
         let stop = CancellationToken::new();
@@ -106,7 +107,7 @@ impl Gateway {
             watches: Watches::new(recordings.clone()),
             recordings: Arc::new(recordings.clone()),
             sign_ins: sign_ins.clone(),
-            reachable: settings::reachable(&config, &listeners.sockets),
+            reachable: settings::reachable(&sessions),
             origin: public_url.origin().ascii_serialization(),
             stop: stop.clone(),
             readiness: Arc::new(parts),

@@ -14,11 +14,9 @@ use crate::identity::grants::GrantSettings;
 use crate::identity::link::{self, LinkSettings};
 use crate::identity::oidc::OidcSettings;
 use crate::identity::tokens::RoleGroups;
-use crate::policy;
 use crate::record::keys::{KeyError, Keys, RecordingKey};
 use crate::record::{self, Recordings};
-use crate::session::{SessionSettings, Sessions};
-use crate::socket::Socket;
+use crate::session::{Rules, SessionSettings, Sessions};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
 
@@ -114,13 +112,9 @@ pub(super) fn link_settings(config: &Config, public_url: &Url) -> LinkSettings {
     }
 }
 
-pub(super) fn reachable(config: &Config, sockets: &[Arc<Socket>]) -> Reachable {
-    let (policies, sockets) = (config.policies.clone(), sockets.to_vec());
-    Arc::new(move |who, client_ip| {
-        let context = policy::Context { client_ip };
-        let may = |socket: &&Arc<Socket>| policy::decide(&policies, who, socket, &context).is_ok();
-        sockets.iter().filter(may).cloned().collect()
-    })
+pub(super) fn reachable(sessions: &Sessions) -> Reachable {
+    let sessions = sessions.clone();
+    Arc::new(move |who, client_ip| sessions.reachable(who, client_ip))
 }
 
 pub(super) fn roles(config: &Config) -> RoleGroups {
@@ -145,12 +139,12 @@ pub(super) fn sample_from(sessions: Sessions, recordings: Recordings) -> impl Fn
     }
 }
 
-pub(super) fn session_settings(config: &Config, metrics: &Metrics) -> SessionSettings {
+pub(super) fn session_settings(config: &Config, rules: Rules, metrics: &Metrics) -> SessionSettings {
     SessionSettings {
         domain: config.gateway.domain.clone(),
         max_recording: config.recording.max_recording,
         durability: config.recording.durability.as_str(),
-        policies: Arc::new(config.policies.clone()),
+        rules,
         geo: config.geo.clone(),
         metrics: metrics.clone(),
     }

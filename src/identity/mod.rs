@@ -13,8 +13,11 @@ pub mod ssh_ca;
 pub mod tokens;
 pub mod x509_ca;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A person (later: a service account) that the identity provider vouched for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,12 @@ pub struct Identity {
     groups: Vec<String>,
     signed_in: Timestamp,
     expires: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    acr: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    amr: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    claims: BTreeMap<String, Value>,
 }
 
 impl Identity {
@@ -66,5 +75,36 @@ impl Identity {
     /// Until when this sign-in counts: the provider's `auth_time` plus `[oidc] session_lifetime`.
     pub fn expires(&self) -> Timestamp {
         self.expires
+    }
+    /// Of which class the sign-in was, by the provider's word (`acr`, OpenID Connect Core section 2).
+    pub fn acr(&self) -> Option<&str> {
+        self.acr.as_deref()
+    }
+    /// By which methods (`amr`, RFC 8176).
+    pub fn amr(&self) -> &[String] {
+        &self.amr
+    }
+    /// Whether a claim of the ID token has one of these values. Of a list one entry is enough; numbers and truth values
+    /// are compared as they are written.
+    pub fn has_claim(&self, name: &str, values: &[String]) -> bool {
+        let is = |value: &Value| match value {
+            Value::String(text) => values.contains(text),
+            Value::Bool(_) | Value::Number(_) => values.contains(&value.to_string()),
+            _ => false,
+        };
+        match self.claims.get(name) {
+            Some(Value::Array(list)) => list.iter().any(is),
+            Some(one) => is(one),
+            None => false,
+        }
+    }
+    /// The name of the service account that this is; people have none.
+    pub fn service_account(&self) -> Option<&str> {
+        // Service accounts cannot sign in yet.
+        None
+    }
+    /// Whether both are the same person by the same provider's word.
+    pub fn is_same_person(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.subject == other.subject
     }
 }

@@ -1,43 +1,33 @@
-//! The decision: [`decide()`] once per connection, [`Permit::check`] for every action.
+//! The decision: [`decide()`] at the door and again whenever something changes, [`Permit::check`] for every action.
 
-use super::rules::{Effect, ExecRight, Policies, Rule, SshRights};
-use super::wildcard;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::action::{Action, shown};
+use super::rights::How;
+use super::rules::{Country, Effect, Policies, Rule};
+use super::{Locks, Stage, words};
 use crate::identity::Identity;
-use crate::socket::{Protocol, Socket, UpstreamSpec};
+use crate::socket::{Socket, UpstreamSpec};
 
-/// What is known about a connection beside who and where to.
+/// What is known about a session beside who and where to.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The client's address.
-    pub client_ip: std::net::IpAddr,
-}
-
-/// One thing somebody wants to do in a session. Every protocol's actions are here, so that one function decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Reach the upstream with this login (`None`: the socket fixes it).
-    Connect {
-        /// The login asked for.
-        login: Option<String>,
-    },
-    /// Start an interactive shell.
-    SshShell,
-    /// Run a command.
-    SshExec {
-        /// The command line as sent.
-        command: Vec<u8>,
-    },
-}
-
-impl Action {
-    /// The `type` of the event about it.
-    pub fn event_kind(&self) -> &'static str {
-        match self {
-            Action::Connect { .. } => "decision",
-            Action::SshShell => "ssh_shell",
-            Action::SshExec { .. } => "ssh_exec",
-        }
-    }
+    pub client_ip: IpAddr,
+    /// The country that it is in.
+    pub country: Country,
+    /// What the clock shows.
+    pub now: Timestamp,
+    /// What the clock showed as the session began.
+    pub started: Timestamp,
+    /// How long ago that was, whatever the clock shows now.
+    pub elapsed: Duration,
+    /// For how long nothing has happened in it.
+    pub idle: Duration,
 }
 
 /// Proof that a person may be on a socket now. Not `Clone`: the session owns it.
@@ -47,7 +37,7 @@ pub struct Permit {
     /// Whether the socket decides who the user is at the upstream; then a rule's logins do not matter.
     login_fixed: bool,
     /// The allow rules that hold for this person and socket, in the order of the file. Never empty.
-    allowed: Vec<(String, SshRights)>,
+    allowed: Vec<Arc<Rule>>,
 }
 
 /// Proof that one action is allowed now. Consumed by what does it.
@@ -55,78 +45,174 @@ pub struct Permit {
 #[must_use]
 pub struct Grant {
     action: Action,
-    rule: String,
+    rule: Arc<Rule>,
     patterned: bool,
 }
 
 /// Why not, in words fit to show.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{words}")]
+#[error("{socket} refused: {reason}")]
 pub struct Denied {
-    words: String,
+    socket: String,
+    reason: String,
     rule: Option<String>,
+    cause: Cause,
+    step_up: Option<StepUp>,
 }
 
-/// May `who` be on `to` now? `Err` says what was missing.
-///
-/// The context is part of the question because rules about networks and places come; no rule of today looks at it.
-pub fn decide(policies: &Policies, who: &Identity, to: &Socket, _context: &Context) -> Result<Permit, Denied> {
-    let about = || policies.rules.iter().filter(|rule| rule.is_about(who, &to.name));
-    let email = || shown(who.email());
-    if let Some(rule) = about().find(|rule| rule.effect == Effect::Deny) {
-        return Err(Denied::by(&to.name, &rule.name, &format!("denies {}", email())));
+/// What stood in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The sign-in has ended.
+    SignInOver,
+    /// A lock.
+    Lock,
+    /// A rule that denies.
+    DenyRule,
+    /// No rule is about this person on this socket.
+    NoRule,
+    /// The nearest rule allows nothing over the socket's protocol.
+    Protocol,
+    /// The nearest rule is for other places.
+    Place,
+    /// The nearest rule is for other times.
+    Time,
+    /// The session has lasted as long as the nearest rule allows.
+    Length,
+    /// The session has been idle for as long as the nearest rule allows.
+    Idle,
+    /// The nearest rule wants a newer sign-in.
+    SignInAge,
+    /// The nearest rule wants another kind of sign-in.
+    SignInKind,
+    /// The rules that hold do not allow the action.
+    Action,
+    /// The session is ending.
+    Ending,
+}
+
+/// The sign-in that would be enough for a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepUp {
+    /// Not longer ago than this (`max_age`, OpenID Connect Core section 3.1.2.1).
+    pub max_age: Option<Duration>,
+    /// Of one of these classes (`acr_values`). Empty: of any.
+    pub acr: Vec<String>,
+}
+
+impl Context {
+    /// At the door, where nothing has begun.
+    pub fn at_door(client_ip: IpAddr, country: Country, now: Timestamp) -> Self {
+        Self { client_ip, country, now, started: now, elapsed: Duration::ZERO, idle: Duration::ZERO }
     }
-    let allows = || about().filter(|rule| rule.effect == Effect::Allow);
-    let allowed: Vec<_> =
-        allows().filter_map(|rule| Some((rule.name.clone(), rule.rights(to.protocol)?.clone()))).collect();
-    if !allowed.is_empty() {
-        return Ok(Permit { socket: to.name.clone(), login_fixed: to.fixes_login(), allowed });
+
+    /// The same session later, if nothing happens in it until then.
+    pub fn later(&self, by: Duration) -> Self {
+        let after = |time: Timestamp| time.saturating_add(by).unwrap_or(Timestamp::MAX);
+        let (elapsed, idle) = (self.elapsed.saturating_add(by), self.idle.saturating_add(by));
+        Self { now: after(self.now), elapsed, idle, ..self.clone() }
     }
-    Err(match allows().next() {
-        Some(rule) => Denied::by(&to.name, &rule.name, &format!("allows nothing over {}", to.protocol.session_type())),
-        None => Denied { words: format!("no policy lets {} on {}", email(), to.name), rule: None },
-    })
+
+    /// The time for what grows old. A clock that is turned back makes nothing younger while the session lives.
+    pub(super) fn latest(&self) -> Timestamp {
+        self.now.max(self.started.saturating_add(self.elapsed).unwrap_or(Timestamp::MAX))
+    }
+
+    pub(super) fn age_of(&self, who: &Identity) -> Duration {
+        self.latest().duration_since(who.signed_in()).max(SignedDuration::ZERO).unsigned_abs()
+    }
+}
+
+/// May `who` be on `to` now? `Err` says what was missing: of the rule that came nearest, where one is about them.
+pub fn decide(
+    policies: &Policies,
+    locks: &Locks,
+    who: &Identity,
+    to: &Socket,
+    context: &Context,
+) -> Result<Permit, Denied> {
+    if who.expires() <= context.latest() {
+        return Err(Denied::new(to, Cause::SignInOver, None, words::SIGN_IN_OVER));
+    }
+    if let Some(lock) = locks.on(who, &to.name, context.client_ip, context.now) {
+        return Err(Denied::new(to, Cause::Lock, None, words::locked(lock)));
+    }
+    let mut allowed = Vec::new();
+    let mut nearest: Option<(Stage, &Arc<Rule>)> = None;
+    for rule in policies.about(who, to) {
+        match (rule.effect, rule.missing(who, to, context)) {
+            (Effect::Deny, None) => {
+                let reason = format!("{} denies {}", rule.name, shown(who.email()));
+                return Err(Denied::new(to, Cause::DenyRule, Some(rule), reason));
+            }
+            (Effect::Deny, Some(_)) => {}
+            (Effect::Allow, None) => allowed.push(rule.clone()),
+            (Effect::Allow, Some(stage)) => {
+                if nearest.is_none_or(|(reached, _)| stage > reached) {
+                    nearest = Some((stage, rule));
+                }
+            }
+        }
+    }
+    match nearest {
+        _ if !allowed.is_empty() => Ok(Permit { socket: to.name.clone(), login_fixed: to.fixes_login(), allowed }),
+        Some((stage, rule)) => Err(rule.denial(stage, who, to, context)),
+        None => {
+            let reason = format!("no policy lets {} in", shown(who.email()));
+            Err(Denied::new(to, Cause::NoRule, None, reason))
+        }
+    }
 }
 
 impl Permit {
     /// The rule that opened the door: the first that holds.
     pub fn rule(&self) -> &str {
-        self.allowed.first().map_or("", |(name, _)| name)
+        self.allowed.first().map_or("", |rule| &rule.name)
     }
 
     /// May this be done now, by one rule alone that also allows the session's login?
     ///
     /// `login` is the one the user chose, `None` where the socket fixes it; the socket decides which of the two counts.
-    pub fn check(&self, login: Option<&str>, action: Action) -> Result<Grant, Denied> {
-        let login = match &action {
+    pub fn check(&self, login: Option<&str>, action: &Action) -> Result<Grant, Denied> {
+        let login = match action {
             Action::Connect { login: asked } => asked.as_deref(),
             _ => login,
         };
         if self.login_fixed && login.is_some() {
-            return Err(Denied {
-                words: format!("{0} refused: the login there is fixed; connect as {0} alone", self.socket),
-                rule: None,
-            });
+            return Err(self.denied(None, format!("the login there is fixed; connect as {} alone", self.socket)));
         }
         let mut nearest = None;
-        for (rule, rights) in &self.allowed {
-            if !self.login_fixed && !rights.allow_login(login) {
+        for rule in &self.allowed {
+            if !self.login_fixed && !rule.rights.allow_login(login) {
                 continue;
             }
-            if let Some(how) = rights.allow(&action) {
-                return Ok(Grant { action, rule: rule.clone(), patterned: how == How::ByPattern });
+            if let Some(how) = rule.rights.allow(action) {
+                return Ok(Grant { action: action.clone(), rule: rule.clone(), patterned: how == How::ByPattern });
             }
             nearest.get_or_insert(rule);
         }
+        let name = self.rule();
         Err(match (nearest, login) {
-            (Some(rule), _) => self.denied(rule, &format!("does not allow {}", words(&action))),
-            (None, Some(login)) => self.denied(self.rule(), &format!("does not allow login \"{}\"", shown(login))),
-            (None, None) => self.denied(self.rule(), "needs a login: use login@socket"),
+            (Some(rule), _) => self.denied(Some(&rule.name), format!("{} does not allow {action}", rule.name)),
+            (None, Some(login)) => {
+                self.denied(Some(name), format!("{name} does not allow login \"{}\"", shown(login)))
+            }
+            (None, None) => self.denied(Some(name), format!("{name} needs a login: use login@socket")),
         })
     }
 
-    fn denied(&self, rule: &str, what: &str) -> Denied {
-        Denied::by(&self.socket, rule, what)
+    /// How much longer what is under way may take when the session's time is over: the most that a rule grants which
+    /// allows the action.
+    pub fn finish_grace(&self, login: Option<&str>, action: &Action) -> Option<Duration> {
+        let allows = |rule: &&Arc<Rule>| {
+            (self.login_fixed || rule.rights.allow_login(login)) && rule.rights.allow(action).is_some()
+        };
+        self.allowed.iter().filter(allows).filter_map(|rule| rule.limits.finish_grace).max()
+    }
+
+    fn denied(&self, rule: Option<&str>, reason: String) -> Denied {
+        let (socket, rule) = (self.socket.clone(), rule.map(str::to_owned));
+        Denied { socket, reason, rule, cause: Cause::Action, step_up: None }
     }
 }
 
@@ -138,7 +224,7 @@ impl Grant {
 
     /// By which rule.
     pub fn rule(&self) -> &str {
-        &self.rule
+        &self.rule.name
     }
 
     /// Whether a pattern allowed it: then it gets no terminal, and the environment only as [`Grant::keeps_env`] says.
@@ -153,9 +239,19 @@ impl Grant {
 }
 
 impl Denied {
-    /// A denial for a reason that no rule knows.
-    pub fn because(words: impl Into<String>) -> Self {
-        Self { words: words.into(), rule: None }
+    pub(super) fn new(to: &Socket, cause: Cause, rule: Option<&Arc<Rule>>, reason: impl Into<String>) -> Self {
+        let rule = rule.map(|rule| rule.name.clone());
+        Self { socket: to.name.clone(), reason: reason.into(), rule, cause, step_up: None }
+    }
+
+    pub(super) fn curable_by(mut self, step_up: StepUp) -> Self {
+        self.step_up = Some(step_up);
+        self
+    }
+
+    /// Whatever was asked comes too late.
+    pub fn ending(to: &Socket) -> Self {
+        Self::new(to, Cause::Ending, None, "the session is ending")
     }
 
     /// The deny rule, or the nearest allow rule that did not hold.
@@ -163,21 +259,19 @@ impl Denied {
         self.rule.as_deref()
     }
 
-    fn by(socket: &str, rule: &str, what: &str) -> Self {
-        Self { words: format!("{socket} refused: {rule} {what}"), rule: Some(rule.to_owned()) }
-    }
-}
-
-impl Rule {
-    fn is_about(&self, who: &Identity, socket: &str) -> bool {
-        self.sockets.holds(socket) && self.who.holds(who)
+    /// What stood in the way.
+    pub fn cause(&self) -> Cause {
+        self.cause
     }
 
-    /// What an allow rule allows over this protocol; `None` where that is nothing at all.
-    fn rights(&self, protocol: Protocol) -> Option<&SshRights> {
-        match protocol {
-            Protocol::Ssh => self.ssh.as_ref().filter(|rights| !rights.is_nothing()),
-        }
+    /// The words without the socket's name.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The sign-in that would have been enough, where nothing else is missing.
+    pub fn step_up(&self) -> Option<&StepUp> {
+        self.step_up.as_ref()
     }
 }
 
@@ -189,62 +283,6 @@ impl Socket {
             UpstreamSpec::Shell { .. } => true,
         }
     }
-}
-
-/// How a rule allows something.
-#[derive(PartialEq)]
-enum How {
-    Plainly,
-    ByPattern,
-}
-
-impl SshRights {
-    fn is_nothing(&self) -> bool {
-        match self {
-            Self::All => false,
-            Self::Some { shell, exec, .. } => !shell && *exec == ExecRight::None,
-        }
-    }
-
-    fn allow_login(&self, login: Option<&str>) -> bool {
-        match (self, login) {
-            (_, None) => false,
-            (Self::All, Some(_)) => true,
-            (Self::Some { logins, .. }, Some(login)) => logins.iter().any(|pattern| wildcard::matches(pattern, login)),
-        }
-    }
-
-    fn allow(&self, action: &Action) -> Option<How> {
-        match (self, action) {
-            (Self::All, _) | (_, Action::Connect { .. }) => Some(How::Plainly),
-            (Self::Some { shell, .. }, Action::SshShell) => shell.then_some(How::Plainly),
-            (Self::Some { exec, .. }, Action::SshExec { command }) => match exec {
-                ExecRight::None => None,
-                ExecRight::Any => Some(How::Plainly),
-                ExecRight::Patterns(patterns) => {
-                    patterns.iter().any(|pattern| pattern.matches(command)).then_some(How::ByPattern)
-                }
-            },
-        }
-    }
-}
-
-fn words(action: &Action) -> String {
-    match action {
-        Action::Connect { .. } => "to connect".to_owned(),
-        Action::SshShell => "shell".to_owned(),
-        Action::SshExec { command } => format!("exec \"{}\"", shown(&String::from_utf8_lossy(command))),
-    }
-}
-
-/// Somebody else's words made fit for a terminal: nothing that moves a cursor, and not too long.
-fn shown(text: &str) -> String {
-    const MOST: usize = 120;
-    let mut short: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MOST).is_some() {
-        short.push_str("...");
-    }
-    short
 }
 
 #[cfg(test)]

@@ -1,14 +1,31 @@
 //! Who may do what on which sockets. Pure and synchronous: no clock, no files, no network.
 //!
-//! [`decide()`] is asked once per connection and gives a [`Permit`]; [`Permit::check`] is asked for every action and gives
-//! a [`Grant`], which whatever dials, opens or starts something consumes. Both have private fields, so nothing can
-//! happen that was not allowed. One allow rule must hold alone in all its parts; two rules' parts never combine; a
-//! deny rule wins over every allow.
+//! [`decide()`] is asked at the door, and again for what lives whenever something has changed; it gives a [`Permit`].
+//! [`Permit::check`] is asked for every action and gives a [`Grant`], which whatever dials, opens or starts something
+//! consumes. Both have private fields, so nothing can happen that was not allowed. One allow rule must hold alone in all
+//! its parts; two rules' parts never combine; a deny rule wins over every allow, and a lock over everything.
+//! [`Question`] asks ahead: how long an answer holds, and when a session will end.
+mod action;
 mod decide;
 mod exec;
+mod lock;
+mod outlook;
+mod rights;
 mod rules;
+mod stage;
+mod when;
 mod wildcard;
+mod words;
 
-pub use decide::{Action, Context, Denied, Grant, Permit, decide};
+pub use action::{Action, StatementClass};
+pub use decide::{Cause, Context, Denied, Grant, Permit, StepUp, decide};
 pub use exec::{ExecPattern, ExecPatternError, NotPlain};
-pub use rules::{Effect, ExecRight, Policies, Rule, SocketMatch, SshRights, Who};
+pub use lock::{Lock, LockTarget, Locks};
+pub use outlook::{Foreseen, Question};
+pub use rights::{
+    DatabaseRights, ExecRight, FilesRight, HostPattern, HttpRights, KubernetesRights, NoHostPattern, Rights, SomeSsh,
+    SshRights,
+};
+pub use rules::{Country, Effect, Limits, PlaceMatch, Policies, Require, Rule, SocketMatch, Who};
+use stage::Stage;
+pub use when::{Days, Hours, HoursError, When, weekday};

@@ -1,17 +1,29 @@
 //! Policies as checked data. `config` makes them; [`super::decide()`] reads them.
 
-use super::{ExecPattern, wildcard};
-use crate::identity::Identity;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// All policies, in the order of the file.
+use ipnet::IpNet;
+
+use super::{Rights, When, wildcard};
+use crate::identity::Identity;
+use crate::socket::Socket;
+
+/// All policies, in the order of the file, found quickly by whom they are about.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
-    /// The rules.
-    pub rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
+    by_group: HashMap<String, Vec<u32>>,
+    by_email: HashMap<String, Vec<u32>>,
+    by_domain: HashMap<String, Vec<u32>>,
+    /// Rules about everybody, and those that every person must be held against.
+    by_nothing: Vec<u32>,
 }
 
 /// One `[[policy]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Its name, unique, shown on rows and in denials.
     pub name: String,
@@ -21,8 +33,16 @@ pub struct Rule {
     pub sockets: SocketMatch,
     /// Whom it is about.
     pub who: Who,
-    /// What it allows over SSH; `None`: nothing. Ignored for deny rules, which deny everything.
-    pub ssh: Option<SshRights>,
+    /// Where they must be.
+    pub place: PlaceMatch,
+    /// When it holds.
+    pub when: When,
+    /// What the sign-in must be like.
+    pub require: Require,
+    /// How long a session lasts by it.
+    pub limits: Limits,
+    /// What it allows. Ignored for deny rules, which deny everything.
+    pub rights: Rights,
 }
 
 /// Allow or deny.
@@ -34,61 +54,188 @@ pub enum Effect {
     Deny,
 }
 
-/// Which sockets a rule is about: a name matches. A pattern may hold `*` for any run of characters.
-#[derive(Clone, Debug, Default)]
+/// Which sockets a rule is about: a name matches, or all tags do. Both empty: every socket.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SocketMatch {
-    /// Names, with wildcards. Empty counts as absent: every socket.
+    /// Names; `*` stands for any run of characters.
     pub names: Vec<String>,
-}
-
-impl SocketMatch {
-    /// Whether the socket of this name is meant.
-    pub fn holds(&self, socket: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|pattern| wildcard::matches(pattern, socket))
-    }
+    /// Tags that the socket must have, all of them. Empty counts as absent.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Whom a rule is about: any of these. All empty: everybody who is signed in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Who {
-    /// E-mail addresses, compared without case.
+    /// E-mail addresses, lower case, compared without case.
     pub emails: Vec<String>,
+    /// What stands behind the `@` of e-mail addresses, lower case, compared without case.
+    pub domains: Vec<String>,
     /// Groups, compared exactly.
     pub groups: Vec<String>,
+    /// Names of service accounts, compared exactly.
+    pub service_accounts: Vec<String>,
+    /// Claims of the sign-in, each with the values of which it must have one.
+    pub claims: BTreeMap<String, Vec<String>>,
+}
+
+/// Where somebody must be: all of these.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlaceMatch {
+    /// In one of these networks. Empty: anywhere.
+    pub networks: Vec<IpNet>,
+    /// In one of these countries (ISO 3166-1 alpha-2, upper case). Empty: anywhere.
+    pub countries: Vec<String>,
+    /// In none of these countries.
+    pub not_countries: Vec<String>,
+}
+
+/// What a sign-in must be like.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Require {
+    /// Not longer ago than this.
+    pub max_sign_in_age: Option<Duration>,
+    /// Of one of these classes (`acr`, OpenID Connect Core section 2). Empty: of any.
+    pub acr: Vec<String>,
+    /// By one of these methods (`amr`, RFC 8176). Empty: by any.
+    pub amr: Vec<String>,
+}
+
+/// How long a session lasts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// From its beginning.
+    pub max_session: Option<Duration>,
+    /// Without anything happening.
+    pub idle_timeout: Option<Duration>,
+    /// How much longer what is under way may take once the session's time is over.
+    pub finish_grace: Option<Duration>,
+}
+
+/// In which country somebody is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Country {
+    /// This one (ISO 3166-1 alpha-2, upper case).
+    Known(String),
+    /// In none: a private network.
+    Private,
+    /// Nobody can tell.
+    #[default]
+    Unknown,
+}
+
+impl Policies {
+    /// These rules.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        let mut all = Self { rules: rules.into_iter().map(Arc::new).collect(), ..Self::default() };
+        for (index, rule) in (0..).zip(&all.rules) {
+            let who = &rule.who;
+            if who.is_everybody() || !who.claims.is_empty() || !who.service_accounts.is_empty() {
+                all.by_nothing.push(index);
+                continue;
+            }
+            let lists =
+                [(&who.groups, &mut all.by_group), (&who.emails, &mut all.by_email), (&who.domains, &mut all.by_domain)];
+            for (names, found_by) in lists {
+                for name in names {
+                    found_by.entry(name.clone()).or_default().push(index);
+                }
+            }
+        }
+        all
+    }
+
+    /// Every rule, in the order of the file.
+    pub fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+
+    /// The rules about this person on this socket, in the order of the file.
+    pub(super) fn about<'a>(&'a self, who: &Identity, to: &Socket) -> impl Iterator<Item = &'a Arc<Rule>> {
+        let email = who.email().to_lowercase();
+        let domain = email.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let groups = who.groups().iter().filter_map(|group| self.by_group.get(group));
+        let named = groups.chain(self.by_email.get(&email)).chain(self.by_domain.get(domain));
+        let mut found: Vec<u32> = named.flatten().copied().collect();
+        found.extend(self.by_nothing.iter().filter(|index| self.rule(**index).is_some_and(|rule| rule.who.holds(who))));
+        found.retain(|index| self.rule(*index).is_some_and(|rule| rule.sockets.holds(to)));
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().filter_map(|index| self.rule(index))
+    }
+
+    fn rule(&self, index: u32) -> Option<&Arc<Rule>> {
+        self.rules.get(index as usize)
+    }
+}
+
+impl SocketMatch {
+    /// Whether this socket is meant.
+    pub fn holds(&self, socket: &Socket) -> bool {
+        self.is_every() || self.names_hold(&socket.name) || self.tags_hold(&socket.tags)
+    }
+
+    /// Whether every socket is meant.
+    pub fn is_every(&self) -> bool {
+        self.names.is_empty() && self.tags.is_empty()
+    }
+
+    fn names_hold(&self, name: &str) -> bool {
+        self.names.iter().any(|pattern| wildcard::matches(pattern, name))
+    }
+
+    fn tags_hold(&self, tags: &BTreeMap<String, String>) -> bool {
+        !self.tags.is_empty() && self.tags.iter().all(|(name, value)| tags.get(name) == Some(value))
+    }
 }
 
 impl Who {
     /// Whether this person is meant.
     pub fn holds(&self, who: &Identity) -> bool {
-        let email = |wanted: &String| wanted.to_lowercase() == who.email().to_lowercase();
-        let everybody = self.emails.is_empty() && self.groups.is_empty();
-        everybody || self.emails.iter().any(email) || self.groups.iter().any(|group| who.groups().contains(group))
+        self.is_everybody()
+            || self.groups.iter().any(|group| who.groups().contains(group))
+            || (!self.emails.is_empty() || !self.domains.is_empty()) && self.holds_email(&who.email().to_lowercase())
+            || self.service_accounts.iter().any(|name| who.service_account() == Some(name))
+            || self.claims.iter().any(|(name, values)| who.has_claim(name, values))
+    }
+
+    /// Whether everybody who is signed in is meant.
+    pub fn is_everybody(&self) -> bool {
+        let Self { emails, domains, groups, service_accounts, claims } = self;
+        [emails, domains, groups, service_accounts].into_iter().all(Vec::is_empty) && claims.is_empty()
+    }
+
+    fn holds_email(&self, email: &str) -> bool {
+        let domain = email.rsplit_once('@').map(|(_, domain)| domain);
+        self.emails.iter().any(|wanted| wanted == email) || self.domains.iter().any(|wanted| Some(&**wanted) == domain)
     }
 }
 
-/// What a rule allows over SSH (`[policy.allow.ssh]`).
-#[derive(Clone, Debug, PartialEq)]
-pub enum SshRights {
-    /// An empty table: all of it.
-    All,
-    /// A table with keys: what is absent is refused.
-    Some {
-        /// An interactive shell.
-        shell: bool,
-        /// Commands.
-        exec: ExecRight,
-        /// Logins at the upstream, where the socket does not fix one; `*` stands for any run of characters. Empty: none.
-        logins: Vec<String>,
-    },
+impl PlaceMatch {
+    /// Whether somebody at this address is meant. Of a country that nobody knows, only what is certain either way is said:
+    /// it is in no list, so `countries` does not hold, and a rule that allows may not take it for any other, so
+    /// `not_countries` holds for a rule that denies alone.
+    pub fn holds(&self, address: IpAddr, country: &Country, effect: Effect) -> bool {
+        self.holds_network(address) && self.holds_country(country, effect)
+    }
+
+    pub(super) fn holds_network(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&address))
+    }
+
+    fn holds_country(&self, country: &Country, effect: Effect) -> bool {
+        let (within, outside) = match country {
+            Country::Known(code) => (self.countries.contains(code), !self.not_countries.contains(code)),
+            Country::Private => (false, true),
+            Country::Unknown => (false, effect == Effect::Deny),
+        };
+        (self.countries.is_empty() || within) && (self.not_countries.is_empty() || outside)
+    }
 }
 
-/// Which commands may be run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ExecRight {
-    /// None.
-    None,
-    /// Any.
-    Any,
-    /// Those that match one of the patterns.
-    Patterns(Vec<ExecPattern>),
+impl Require {
+    /// Whether any sign-in will do.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }

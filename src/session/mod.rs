@@ -7,6 +7,7 @@
 mod cut;
 mod end;
 mod flow;
+mod in_force;
 mod kill;
 mod recording;
 mod registry;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 pub use cut::Cut;
 pub use end::{End, Kill};
 pub use flow::{Flow, Held, Stalled};
+pub use in_force::{InForce, Rules, Sockets};
 pub use kill::KillLine;
 pub use recording::Recording;
 pub use registry::{KillError, OpenError, SessionSettings, Sessions};
@@ -47,6 +49,8 @@ pub struct Visit {
     pub reached: SocketAddr,
     /// What happened so far: sign-in, client software.
     pub events: Vec<Event>,
+    /// Whether the front can ask for a better sign-in where that alone is missing.
+    pub may_step_up: bool,
     /// The connection that the session owns and may cut.
     pub line: KillLine,
 }
@@ -103,10 +107,10 @@ impl Session {
     /// May this be done now? Refused too once the session is ending. A denial is written into the session.
     pub async fn check(&self, action: Action) -> Result<Grant, Denied> {
         if self.live.ending.is_cancelled() {
-            return Err(Denied::because("the session is ending"));
+            return Err(Denied::ending(self.socket()));
         }
         let kind = action.event_kind();
-        let decided = lock(&self.permit).check(self.login(), action);
+        let decided = lock(&self.permit).check(self.login(), &action);
         if let Err(denied) = &decided {
             let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
             self.sessions.metrics().denied(self.socket().protocol.session_type(), DenialClass::Action);

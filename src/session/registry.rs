@@ -1,6 +1,7 @@
 //! The registry of live sessions: opens them, finds them, ends them, closes their rows.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{End, Kill, Session, Stranger, Visit, lock};
-use crate::geo::Geo;
-use crate::policy::{self, Context, Denied, Grant, Permit, Policies};
+use super::{End, Kill, Rules, Session, Stranger, Visit, lock};
+use crate::geo::{Geo, PRIVATE_NETWORK, Place};
+use crate::identity::Identity;
+use crate::policy::{self, Context, Country, Denied, Grant, Permit};
 use crate::record::{Budget, Recordings};
 use crate::socket::{Socket, UpstreamSpec};
 use crate::store::{AuthResult, Event, EventStatus, KillOrder, NewSession, Store, StoreError};
@@ -46,8 +48,8 @@ pub struct SessionSettings {
     pub durability: &'static str,
     /// Most bytes that one session's recordings may take.
     pub max_recording: u64,
-    /// The rules.
-    pub policies: Arc<Policies>,
+    /// What is in force.
+    pub rules: Rules,
     /// Where addresses are.
     pub geo: Geo,
     /// What is counted.
@@ -90,6 +92,14 @@ pub enum OpenError {
         /// The row's id.
         id: Uuid,
     },
+    /// A rule would let them in with a better sign-in. No row is written yet: ask for one, then open again.
+    #[error("{denied}")]
+    StepUp {
+        /// What is missing; its [`Denied::step_up`] says how the provider is to be asked.
+        denied: Denied,
+        /// Who would be let in: the better sign-in must be this person's.
+        identity: Box<Identity>,
+    },
     /// The gateway is being stopped.
     #[error("the gateway is being stopped; connect again in a moment")]
     Stopping,
@@ -128,13 +138,18 @@ impl Sessions {
         let live = Arc::new(Live::new(visit.socket.protocol.session_type()));
         // Enrolled before the decision: whoever takes a right away from now on finds this session.
         let enrolled = self.enrol(&live)?;
-        let context = Context { client_ip: visit.client.ip() };
+        let place = self.0.settings.geo.locate(visit.client.ip());
+        let context = Context::at_door(visit.client.ip(), country(&place), Timestamp::now());
+        let in_force = self.0.settings.rules.now();
         let decision = tracing::info_span!("decision", socket = visit.socket.name).entered();
-        let decided = policy::decide(&self.0.settings.policies, &visit.identity, &visit.socket, &context)
-            .and_then(|permit| permit.check(visit.login.as_deref(), connect(&visit)).map(|grant| (permit, grant)));
+        let decided = policy::decide(&in_force.policies, &in_force.locks, &visit.identity, &visit.socket, &context)
+            .and_then(|permit| permit.check(visit.login.as_deref(), &connect(&visit)).map(|grant| (permit, grant)));
         drop(decision);
         let (permit, grant) = match decided {
             Ok(allowed) => allowed,
+            Err(denied) if visit.may_step_up && denied.step_up().is_some() => {
+                return Err(OpenError::StepUp { denied, identity: Box::new(visit.identity) });
+            }
             Err(denied) => {
                 let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
                 visit.events.push(Event::now("decision", EventStatus::Denied, about));
@@ -200,6 +215,17 @@ impl Sessions {
         let live = lock(&self.0.live).get(&id).cloned().ok_or(KillError::NotLive)?;
         live.end(End::Killed(kill));
         tokio::time::timeout(KILL_DEADLINE, live.closed.cancelled()).await.map_err(|_| KillError::TimedOut)
+    }
+
+    /// The sockets on which this person may be now, from that address.
+    pub fn reachable(&self, who: &Identity, client_ip: IpAddr) -> Vec<Arc<Socket>> {
+        let in_force = self.0.settings.rules.now();
+        let country = country(&self.0.settings.geo.locate(client_ip));
+        let context = Context::at_door(client_ip, country, Timestamp::now());
+        let may = |socket: &&Arc<Socket>| {
+            policy::decide(&in_force.policies, &in_force.locks, who, socket, &context).is_ok()
+        };
+        in_force.sockets.all().iter().filter(may).cloned().collect()
     }
 
     /// How many sessions are live.
@@ -441,6 +467,14 @@ where
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn country(place: &Place) -> Country {
+    match (&place.country_code, place.country.as_deref()) {
+        (Some(code), _) => Country::Known(code.clone()),
+        (None, Some(PRIVATE_NETWORK)) => Country::Private,
+        (None, _) => Country::Unknown,
     }
 }
 

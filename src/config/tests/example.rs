@@ -43,7 +43,7 @@ fn the_example_is_good_with_every_setting_on() {
     }
     let (config, _) = parse(&text, &dir.path().join("config/gatescribe.toml"), &env).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(config.warnings, []);
-    assert_eq!((config.sockets.len(), config.policies.rules.len()), (2, 2));
+    assert_eq!((config.sockets.len(), config.policies.rules().len()), (2, 2));
 }
 
 /// Settings are the lines with `#` and no space after it.

@@ -1,6 +1,6 @@
 //! From tokens to an [`Identity`]: the checks that openidconnect leaves to its user, and the claims that are kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 
 use jiff::{SignedDuration, Timestamp};
@@ -34,6 +34,11 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 5] = [
 const MAX_EMAIL: usize = 320;
 const MAX_TEXT: usize = 256;
 const MAX_URL: usize = 2048;
+/// Entries of a claim that is kept, and bytes of all such claims of a person.
+const MAX_LIST: usize = 256;
+const MAX_CLAIMS: usize = 16 * 1024;
+/// What a token says about itself, not about a person.
+const PLUMBING: [&str; 6] = ["at_hash", "c_hash", "s_hash", "sid", "jti", "nbf"];
 
 /// Every claim that the standard ones do not cover: the groups' claim has any name.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -117,6 +122,9 @@ impl Checks<'_> {
             groups: person.groups.unwrap_or_default(),
             signed_in,
             expires,
+            acr: claims.auth_context_ref().map(|acr| text(acr)),
+            amr: claims.auth_method_refs().into_iter().flatten().map(|method| text(method)).collect(),
+            claims: kept(&claims.additional_claims().all),
         })
     }
 
@@ -265,6 +273,36 @@ fn groups(claims: &HashMap<String, Value>, name: &str) -> Result<Option<Vec<Stri
         }
         None => Ok(None),
     }
+}
+
+/// The claims that policies may ask about: what is short enough to be one, in the order of their names as far as there is
+/// room.
+fn kept(claims: &HashMap<String, Value>) -> BTreeMap<String, Value> {
+    let short = |value: &Value| match value {
+        Value::String(text) => text.len() <= MAX_TEXT,
+        Value::Bool(_) | Value::Number(_) => true,
+        _ => false,
+    };
+    let fits = |value: &Value| match value {
+        Value::Array(list) => list.len() <= MAX_LIST && list.iter().all(short),
+        one => short(one),
+    };
+    let sorted: BTreeMap<_, _> = claims.iter().collect();
+    let mut room = MAX_CLAIMS;
+    let mut kept = BTreeMap::new();
+    for (name, value) in sorted {
+        let size = name.len() + value.to_string().len();
+        if PLUMBING.contains(&name.as_str()) {
+            continue;
+        }
+        if !fits(value) || size > room {
+            tracing::debug!(claim = %text(name), "a claim is too long to be kept");
+            continue;
+        }
+        room -= size;
+        kept.insert(name.clone(), value.clone());
+    }
+    kept
 }
 
 /// Text for people: no control characters, which a terminal would obey, and not endless.

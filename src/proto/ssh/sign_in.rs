@@ -308,6 +308,7 @@ impl SignIn {
             client: connection.client,
             reached: connection.reached,
             events,
+            may_step_up: false,
             line: connection.line.clone(),
         };
         match sessions.open(visit).await {

@@ -25,7 +25,7 @@ impl Host {
         let command = match action {
             Action::SshShell => None,
             Action::SshExec { command } => Some(command.as_slice()),
-            Action::Connect { .. } => return Err(UpstreamError::new("nothing to start")),
+            _ => return Err(UpstreamError::new("nothing to start")),
         };
         let (input, output) = process::start(command, how).map_err(|error| {
             tracing::error!(%error, "the built-in shell could not be started");

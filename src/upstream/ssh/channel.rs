@@ -57,7 +57,7 @@ async fn request(input: &Input, action: &Action, how: Preparation) -> Result<(),
     match action {
         Action::SshShell => input.write.request_shell(true).await,
         Action::SshExec { command } => input.write.exec(true, command.clone()).await,
-        Action::Connect { .. } => Err(russh::Error::Inconsistent),
+        _ => Err(russh::Error::Inconsistent),
     }
 }
 

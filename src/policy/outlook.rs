@@ -1,0 +1,83 @@
+//! What will become of a session if nobody does anything: when to ask again, and when it will end.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::decide::{Context, Denied, decide};
+use super::rules::Policies;
+use super::{Action, Locks};
+use crate::identity::Identity;
+use crate::socket::Socket;
+
+/// Changes that are looked at on the way to an end. More than a rule has in any quarter of an hour.
+const MOST_CHANGES: usize = 64;
+
+/// Everything that a decision is made of, so that it can be made again and ahead of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The rules.
+    pub policies: &'a Policies,
+    /// The locks.
+    pub locks: &'a Locks,
+    /// Who.
+    pub who: &'a Identity,
+    /// Where to.
+    pub to: &'a Socket,
+    /// The login at the upstream that they chose.
+    pub login: Option<&'a str>,
+}
+
+/// An end that can be foreseen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreseen {
+    /// How long it is until then.
+    pub after: Duration,
+    /// What will be said.
+    pub denied: Denied,
+}
+
+impl Question<'_> {
+    /// How long the answer stays what it is now, if nothing happens: until the next time that a part of a rule about this
+    /// person and socket begins or ceases to hold. `None`: for as long as can be seen.
+    pub fn holds_for(&self, context: &Context) -> Option<Duration> {
+        let latest = context.latest();
+        let until = |time: Timestamp, now: Timestamp| Duration::try_from(time.duration_since(now)).ok();
+        let mut next = until(self.who.expires(), latest);
+        let mut consider = |wait: Option<Duration>| {
+            if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+                next = Some(next.map_or(wait, |next| next.min(wait)));
+            }
+        };
+        for rule in self.policies.about(self.who, self.to) {
+            consider(rule.when.next_change(context.now).and_then(|time| until(time, context.now)));
+            consider(rule.limits.max_session.and_then(|most| most.checked_sub(context.elapsed)));
+            consider(rule.limits.idle_timeout.and_then(|most| most.checked_sub(context.idle)));
+            let oldest = rule.require.max_sign_in_age.map(|most| self.who.signed_in().saturating_add(most));
+            consider(oldest.and_then(|oldest| until(oldest.unwrap_or(Timestamp::MAX), latest)));
+        }
+        next
+    }
+
+    /// When and why this session will no longer be allowed to do this, if nothing happens and that is within `horizon`.
+    pub fn end_of(&self, action: &Action, context: &Context, horizon: Duration) -> Option<Foreseen> {
+        let mut after = Duration::ZERO;
+        for _ in 0..MOST_CHANGES {
+            let then = context.later(after);
+            if let Err(denied) = self.ask(action, &then) {
+                return Some(Foreseen { after, denied });
+            }
+            after = after.checked_add(self.holds_for(&then)?)?;
+            if after > horizon {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// May it be done now?
+    pub fn ask(&self, action: &Action, context: &Context) -> Result<(), Denied> {
+        let permit = decide(self.policies, self.locks, self.who, self.to, context)?;
+        permit.check(self.login, action).map(drop)
+    }
+}
