@@ -247,6 +247,9 @@ impl Checker<'_, '_> {
         let raw = table.get_ref();
         let connections_per_address = self.at_least_one(raw.connections_per_address.as_ref()?);
         let channels_per_connection = self.at_least_one(raw.channels_per_connection.as_ref()?);
+        let sessions_per_user = self.at_least_one(raw.sessions_per_user.as_ref()?);
+        let connections_per_minute = self.at_least_one(raw.connections_per_minute.as_ref()?);
+        let sign_ins_per_minute = self.at_least_one(raw.sign_ins_per_minute.as_ref()?);
         let second = Duration::from_secs(1);
         let handshake = self.duration(raw.handshake.as_ref()?, second..=second * 600, "between 1s and 10m");
         let drain = self.duration(raw.drain.as_ref()?, Duration::ZERO..=DAY, "between 0s and 1d");
@@ -255,6 +258,9 @@ impl Checker<'_, '_> {
             handshake: handshake?,
             channels_per_connection: channels_per_connection?,
             drain: drain?,
+            sessions_per_user: sessions_per_user?,
+            connections_per_minute: connections_per_minute?,
+            sign_ins_per_minute: sign_ins_per_minute?,
         })
     }
 

@@ -194,6 +194,12 @@ pub struct Limits {
     pub channels_per_connection: u32,
     /// How long a stop waits for sessions to end by themselves.
     pub drain: Duration,
+    /// Sessions that one person may have at a time.
+    pub sessions_per_user: u32,
+    /// Connections that one address may make in a minute.
+    pub connections_per_minute: u32,
+    /// Sign-ins that one address may ask for, and one person may make, in a minute.
+    pub sign_ins_per_minute: u32,
 }
 
 /// The gateway's own log.
@@ -321,6 +327,9 @@ impl Default for Limits {
             handshake: Duration::from_secs(60),
             channels_per_connection: 1000,
             drain: Duration::from_secs(10),
+            sessions_per_user: 1000,
+            connections_per_minute: 6000,
+            sign_ins_per_minute: 120,
         }
     }
 }

@@ -135,6 +135,9 @@ pub struct Limits {
     pub handshake: Text,
     pub channels_per_connection: Typed<u32>,
     pub drain: Text,
+    pub sessions_per_user: Typed<u32>,
+    pub connections_per_minute: Typed<u32>,
+    pub sign_ins_per_minute: Typed<u32>,
 }
 
 /// `[log]`
@@ -278,6 +281,9 @@ impl Raw {
         text(&mut limits.handshake, "60s");
         limits.channels_per_connection.get_or_insert_with(|| unplaced(1000));
         text(&mut limits.drain, "10s");
+        limits.sessions_per_user.get_or_insert_with(|| unplaced(1000));
+        limits.connections_per_minute.get_or_insert_with(|| unplaced(6000));
+        limits.sign_ins_per_minute.get_or_insert_with(|| unplaced(120));
         let log = filled(&mut self.log);
         text(&mut log.format, "text");
         text(&mut log.level, "info");

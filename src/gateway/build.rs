@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::identity::grants::Grants;
 use crate::identity::link::{self, Links};
 use crate::identity::oidc::Oidc;
+use crate::identity::people::People;
 use crate::identity::sign_ins::{self, SignIns};
 use crate::identity::ssh_ca::SshCa;
 use crate::identity::tokens::Tokens;
@@ -53,8 +54,9 @@ impl Gateway {
         store.begin_process(seat.process.id, std::process::id(), env!("CARGO_PKG_VERSION")).await?;
         seat.process.begun();
         processes.bury(notify::recovering).await?;
+        let people = People::default();
         let rules = Rules::new(config.policies.clone(), listeners.sockets.clone());
-        let about_sessions = settings::session_settings(&config, rules.clone(), &telemetry.metrics);
+        let about_sessions = settings::session_settings(&config, rules.clone(), people.clone(), &telemetry.metrics);
         let sessions = Sessions::new(about_sessions, store.clone(), recordings.clone());
         telemetry.metrics.sample_from(settings::sample_from(sessions.clone(), recordings.clone()));
         let stop = CancellationToken::new();

@@ -16,6 +16,7 @@ use crate::identity::oidc::OidcSettings;
 use crate::identity::tokens::RoleGroups;
 use crate::record::keys::{KeyError, Keys, RecordingKey};
 use crate::record::{self, Recordings};
+use crate::identity::people::People;
 use crate::session::{Rules, SessionSettings, Sessions};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
@@ -139,12 +140,20 @@ pub(super) fn sample_from(sessions: Sessions, recordings: Recordings) -> impl Fn
     }
 }
 
-pub(super) fn session_settings(config: &Config, rules: Rules, metrics: &Metrics) -> SessionSettings {
+pub(super) fn session_settings(
+    config: &Config,
+    rules: Rules,
+    people: People,
+    metrics: &Metrics,
+) -> SessionSettings {
     SessionSettings {
         domain: config.gateway.domain.clone(),
         max_recording: config.recording.max_recording,
         durability: config.recording.durability.as_str(),
         rules,
+        people,
+        sessions_per_user: config.limits.sessions_per_user,
+        public_url: config.gateway.public_url.to_string(),
         geo: config.geo.clone(),
         metrics: metrics.clone(),
     }

@@ -7,6 +7,7 @@ pub mod dev_issuer;
 pub mod grants;
 pub mod link;
 pub mod oidc;
+pub mod people;
 pub mod random;
 pub mod sign_ins;
 pub mod ssh_ca;
@@ -102,6 +103,14 @@ impl Identity {
     pub fn service_account(&self) -> Option<&str> {
         // Service accounts cannot sign in yet.
         None
+    }
+    /// This sign-in, of a person who is in the groups, and has the claims, of another sign-in of theirs. If that is not newer,
+    /// nothing changes.
+    pub fn with_groups_of(self, newest: &Self) -> Self {
+        match self.is_same_person(newest) && newest.signed_in > self.signed_in {
+            true => Self { groups: newest.groups.clone(), claims: newest.claims.clone(), ..self },
+            false => self,
+        }
     }
     /// Whether both are the same person by the same provider's word.
     pub fn is_same_person(&self, other: &Self) -> bool {

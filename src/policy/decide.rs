@@ -89,6 +89,10 @@ pub enum Cause {
     Action,
     /// The session is ending.
     Ending,
+    /// There is no such socket.
+    NoSocket,
+    /// There are too many sessions already.
+    TooMany,
 }
 
 /// The sign-in that would be enough for a rule.
@@ -250,8 +254,22 @@ impl Denied {
     }
 
     /// Whatever was asked comes too late.
-    pub fn ending(to: &Socket) -> Self {
-        Self::new(to, Cause::Ending, None, "the session is ending")
+    pub fn ending(socket: &str) -> Self {
+        Self::plain(socket, Cause::Ending, "the session is ending")
+    }
+
+    /// There is no such socket, or no longer.
+    pub fn no_socket(socket: &str) -> Self {
+        Self::plain(socket, Cause::NoSocket, format!("there is no socket {} any more", shown(socket)))
+    }
+
+    /// There are too many sessions already.
+    pub fn too_many(socket: &str, reason: String) -> Self {
+        Self::plain(socket, Cause::TooMany, reason)
+    }
+
+    fn plain(socket: &str, cause: Cause, reason: impl Into<String>) -> Self {
+        Self { socket: socket.to_owned(), reason: reason.into(), rule: None, cause, step_up: None }
     }
 
     /// The deny rule, or the nearest allow rule that did not hold.

@@ -11,8 +11,14 @@ pub enum End {
     ClientGone,
     /// The upstream could not be reached or failed; the words were told to the user.
     UpstreamFailed(String),
-    /// The sign-in ran out.
-    Expired,
+    /// Its time is over: the sign-in's, a window's, or the longest that a rule allows.
+    Expired(String),
+    /// Nothing happened for too long.
+    Idle(String),
+    /// Rules, locks or sockets changed, and what they are now would not let it in.
+    PolicyChanged(String),
+    /// The person lost what let them in: a group, or the sign-in itself.
+    IdentityLost(String),
     /// Somebody ended it.
     Killed(Kill),
     /// It could not be recorded any more.
@@ -37,7 +43,10 @@ impl End {
             End::Closed => Outcome::Closed,
             End::ClientGone => Outcome::ClientGone,
             End::UpstreamFailed(_) => Outcome::UpstreamFailed,
-            End::Expired => Outcome::Expired,
+            End::Expired(_) => Outcome::Expired,
+            End::Idle(_) => Outcome::Idle,
+            End::PolicyChanged(_) => Outcome::PolicyChanged,
+            End::IdentityLost(_) => Outcome::IdentityLost,
             End::Killed(_) => Outcome::Killed,
             End::RecordingLost(_) => Outcome::RecordingLost,
             End::Shutdown => Outcome::Shutdown,
@@ -50,7 +59,7 @@ impl End {
             End::Closed => "closed".into(),
             End::ClientGone => "the client went away".into(),
             End::UpstreamFailed(why) => why.clone(),
-            End::Expired => "your sign-in has expired; connect again to sign in".into(),
+            End::Expired(why) | End::Idle(why) | End::PolicyChanged(why) | End::IdentityLost(why) => why.clone(),
             End::Killed(kill) => format!("session ended by {}: {}", kill.by, kill.reason),
             End::RecordingLost(why) => why.clone(),
             End::Shutdown => "the gateway is being stopped; connect again in a moment".into(),

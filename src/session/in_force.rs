@@ -22,6 +22,8 @@ pub struct InForce {
     pub sockets: Sockets,
     /// Greater after every change.
     pub(super) number: u64,
+    /// How often the clock was set.
+    clock: u64,
 }
 
 /// All sockets, in the order of the file. Cheap to clone.
@@ -78,7 +80,7 @@ impl Rules {
 
     /// Nothing changed, but everybody shall ask again: the clock was set.
     pub fn ask_again(&self) {
-        self.change(|now| now);
+        self.0.send_modify(|now| *now = Arc::new(InForce { clock: now.clock + 1, ..InForce::clone(now) }));
     }
 
     /// Tells of every change from now on.

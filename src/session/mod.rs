@@ -2,21 +2,27 @@
 //!
 //! [`Sessions`] is the registry of what is live and the only way to a [`Session`]. Enrolling for kill, deciding and
 //! opening the row happen in that order, so that whatever revokes a right finds either an enrolled session or a
-//! decision that it already influenced. Knows no protocol: a front hands in its kill line and is told when to end.
+//! decision that it already influenced. What is in force is asked at every action, and again for every live session
+//! whenever something changes (`live`, `minder`). Knows no protocol: a front hands in its kill line and is told when
+//! to end.
 
 mod cut;
 mod end;
 mod flow;
 mod in_force;
 mod kill;
+mod live;
+mod minder;
 mod recording;
 mod registry;
+mod warning;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use cut::Cut;
@@ -24,11 +30,13 @@ pub use end::{End, Kill};
 pub use flow::{Flow, Held, Stalled};
 pub use in_force::{InForce, Rules, Sockets};
 pub use kill::KillLine;
+pub use live::Underway;
 pub use recording::Recording;
 pub use registry::{KillError, OpenError, SessionSettings, Sessions};
+pub use warning::Warning;
 
 use crate::identity::Identity;
-use crate::policy::{Action, Denied, Grant, Permit};
+use crate::policy::{Action, Denied, Grant};
 use crate::record::{Budget, RecordingLost};
 use crate::socket::{Protocol, Socket};
 use crate::store::{Event, EventStatus};
@@ -39,6 +47,8 @@ use crate::telemetry::metrics::DenialClass;
 pub struct Visit {
     /// Who.
     pub identity: Identity,
+    /// The sign-in that they came in by, if that has a row of its own.
+    pub sign_in: Option<Uuid>,
     /// The socket asked for.
     pub socket: Arc<Socket>,
     /// The login asked for, where the protocol has one.
@@ -70,9 +80,8 @@ pub struct Stranger {
 
 /// A live session. Shared by the tasks of its connection; the front that opened it finishes it.
 pub struct Session {
-    live: Arc<registry::Live>,
+    live: Arc<live::Live>,
     sessions: Sessions,
-    permit: Mutex<Permit>,
     budget: Arc<Budget>,
     visit: Visit,
     finished: AtomicBool,
@@ -89,9 +98,9 @@ impl Session {
         &self.visit.socket
     }
 
-    /// Whose session it is.
-    pub fn identity(&self) -> &Identity {
-        &self.visit.identity
+    /// Whose session it is, as they signed in last.
+    pub fn identity(&self) -> Identity {
+        self.live.identity()
     }
 
     /// The login at the upstream: fixed by the socket, or asked for.
@@ -104,19 +113,32 @@ impl Session {
         &self.visit.line
     }
 
-    /// May this be done now? Refused too once the session is ending. A denial is written into the session.
-    pub async fn check(&self, action: Action) -> Result<Grant, Denied> {
-        if self.live.ending.is_cancelled() {
-            return Err(Denied::ending(self.socket()));
-        }
+    /// May this be done now? The grant is for what does it, and the other to be kept until it is done: it tells when it is
+    /// no longer allowed. Refused too once the session is ending. A denial is written into the session.
+    pub async fn begin(&self, action: Action) -> Result<(Grant, Underway), Denied> {
         let kind = action.event_kind();
-        let decided = lock(&self.permit).check(self.login(), &action);
+        let decided = self.live.begin(action, &self.sessions.rules().now());
         if let Err(denied) = &decided {
             let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
             self.sessions.metrics().denied(self.socket().protocol.session_type(), DenialClass::Action);
             self.note(Event::now(kind, EventStatus::Denied, about)).await;
         }
         decided
+    }
+
+    /// Something happens in it that is no keepalive. Cheap.
+    pub fn touch(&self) {
+        self.live.touch();
+    }
+
+    /// What is to be said of its end, from now on.
+    pub fn warnings(&self) -> watch::Receiver<Option<Warning>> {
+        self.live.warning.subscribe()
+    }
+
+    /// Where a new sign-in lets it go on.
+    pub fn renew_url(&self) -> String {
+        format!("{}/renew/{}", self.sessions.public_url(), self.live.id)
     }
 
     /// Writes an event into the session. A failure is logged by the store's thread and never ends a session: what must

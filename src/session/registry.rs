@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::live::{Live, person};
+use super::minder::mind;
 use super::{End, Kill, Rules, Session, Stranger, Visit, lock};
 use crate::geo::{Geo, PRIVATE_NETWORK, Place};
 use crate::identity::Identity;
-use crate::policy::{self, Context, Country, Denied, Grant, Permit};
+use crate::identity::people::People;
+use crate::policy::{self, Context, Country, Denied, Grant, StepUp};
 use crate::record::{Budget, Recordings};
 use crate::socket::{Socket, UpstreamSpec};
 use crate::store::{AuthResult, Event, EventStatus, KillOrder, NewSession, Store, StoreError};
@@ -50,6 +52,12 @@ pub struct SessionSettings {
     pub max_recording: u64,
     /// What is in force.
     pub rules: Rules,
+    /// What is known of people since their last sign-in.
+    pub people: People,
+    /// Sessions that one person may have at a time.
+    pub sessions_per_user: u32,
+    /// The gateway's own origin, without a slash at its end.
+    pub public_url: String,
     /// Where addresses are.
     pub geo: Geo,
     /// What is counted.
@@ -68,17 +76,6 @@ struct Shared {
     /// Set under the lock of `live`: from then on nobody is enrolled.
     stopping: AtomicBool,
     closing: TaskTracker,
-}
-
-/// What outlives the connection's own task: what a kill needs.
-pub(super) struct Live {
-    pub(super) id: Uuid,
-    session_type: &'static str,
-    reason: Mutex<Option<End>>,
-    pub(super) ending: CancellationToken,
-    closed: CancellationToken,
-    /// The session's recordings while they are being sealed.
-    pub(super) sealing: TaskTracker,
 }
 
 /// Why a session did not open.
@@ -135,18 +132,16 @@ impl Sessions {
 
     /// Lets a visitor in, with the grant to reach the upstream; or writes the denial into the book.
     pub async fn open(&self, mut visit: Visit) -> Result<(Session, Grant), OpenError> {
-        let live = Arc::new(Live::new(visit.socket.protocol.session_type()));
+        visit.identity = self.as_known(visit.identity);
+        let place = self.0.settings.geo.locate(visit.client.ip());
+        let live = Arc::new(Live::new(Uuid::now_v7(), &visit, country(&place)));
         // Enrolled before the decision: whoever takes a right away from now on finds this session.
         let enrolled = self.enrol(&live)?;
-        let place = self.0.settings.geo.locate(visit.client.ip());
-        let context = Context::at_door(visit.client.ip(), country(&place), Timestamp::now());
-        let in_force = self.0.settings.rules.now();
         let decision = tracing::info_span!("decision", socket = visit.socket.name).entered();
-        let decided = policy::decide(&in_force.policies, &in_force.locks, &visit.identity, &visit.socket, &context)
-            .and_then(|permit| permit.check(visit.login.as_deref(), &connect(&visit)).map(|grant| (permit, grant)));
+        let decided = self.check_room(&live).and_then(|()| live.let_in(&self.0.settings.rules.now()));
         drop(decision);
-        let (permit, grant) = match decided {
-            Ok(allowed) => allowed,
+        let grant = match decided {
+            Ok(grant) => grant,
             Err(denied) if visit.may_step_up && denied.step_up().is_some() => {
                 return Err(OpenError::StepUp { denied, identity: Box::new(visit.identity) });
             }
@@ -178,7 +173,7 @@ impl Sessions {
             socket = visit.socket.name,
             "session opened"
         );
-        Ok((self.session(live, permit, visit, started), grant))
+        Ok((self.session(live, visit), grant))
     }
 
     /// Writes a row for a known person who asked for a socket that does not exist. Returns the row's id.
@@ -215,6 +210,40 @@ impl Sessions {
         let live = lock(&self.0.live).get(&id).cloned().ok_or(KillError::NotLive)?;
         live.end(End::Killed(kill));
         tokio::time::timeout(KILL_DEADLINE, live.closed.cancelled()).await.map_err(|_| KillError::TimedOut)
+    }
+
+    /// Somebody signed in: their live sessions go on by that, or end where it is no longer enough. Returns how many heard
+    /// something new.
+    pub fn signed_in(&self, who: &Identity) -> usize {
+        let live: Vec<_> = lock(&self.0.live).values().cloned().collect();
+        let person = person(who);
+        live.iter().filter(|live| live.person == person && live.renew(who)).count()
+    }
+
+    /// A sign-in was revoked: ends what came in by it.
+    pub fn revoke_sign_in(&self, sign_in: Uuid) -> usize {
+        self.end_where(|live| live.sign_in == Some(sign_in), "your sign-in was revoked")
+    }
+
+    /// Everything of a person was revoked: ends their sessions.
+    pub fn revoke_person(&self, email: &str) -> usize {
+        let email = email.to_lowercase();
+        self.end_where(|live| live.identity().email().to_lowercase() == email, "your sign-ins were revoked")
+    }
+
+    /// Where this person's live session would go on by a new sign-in: what that would have to be like.
+    pub fn wants(&self, session: Uuid, who: Option<&Identity>) -> Option<StepUp> {
+        let live = lock(&self.0.live).get(&session).cloned()?;
+        match who.is_none_or(|who| live.identity().is_same_person(who)) {
+            true => live.wants(),
+            false => None,
+        }
+    }
+
+    fn end_where(&self, of: impl Fn(&Live) -> bool, why: &str) -> usize {
+        let live: Vec<_> = lock(&self.0.live).values().filter(|live| of(live)).cloned().collect();
+        live.iter().for_each(|live| live.end(End::IdentityLost(format!("session ended: {why}"))));
+        live.len()
     }
 
     /// The sockets on which this person may be now, from that address.
@@ -308,6 +337,31 @@ impl Sessions {
         Ok(Enrolled { sessions: self, live: Some(live.clone()) })
     }
 
+    /// Counted after it is enrolled, so that two at once do not both find the last place.
+    fn check_room(&self, live: &Live) -> Result<(), Denied> {
+        let most = self.0.settings.sessions_per_user as usize;
+        match lock(&self.0.live).values().filter(|other| other.person == live.person).count() > most {
+            true => Err(Denied::too_many(live.socket(), format!("you have {most} sessions open; close one"))),
+            false => Ok(()),
+        }
+    }
+
+    /// The person as they are known now: a key or certificate of an older sign-in says which groups they were in then.
+    fn as_known(&self, who: Identity) -> Identity {
+        match self.0.settings.people.get(&who) {
+            Some(newest) => who.with_groups_of(&newest),
+            None => who,
+        }
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.0.settings.rules
+    }
+
+    pub(super) fn public_url(&self) -> &str {
+        &self.0.settings.public_url
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.0.settings.metrics
     }
@@ -353,24 +407,10 @@ impl Sessions {
         live.closed.cancel();
     }
 
-    fn session(&self, live: Arc<Live>, permit: Permit, visit: Visit, started: Timestamp) -> Session {
+    fn session(&self, live: Arc<Live>, visit: Visit) -> Session {
         let budget = Budget::new(self.0.settings.max_recording);
-        let left = visit.identity.expires().duration_since(started);
-        let watched = live.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = watched.closed.cancelled() => {}
-                () = tokio::time::sleep(left.try_into().unwrap_or_default()) => watched.end(End::Expired),
-            }
-        });
-        Session {
-            live,
-            sessions: self.clone(),
-            permit: Mutex::new(permit),
-            budget,
-            visit,
-            finished: AtomicBool::new(false),
-        }
+        tokio::spawn(mind(live.clone(), self.0.settings.rules.clone()));
+        Session { live, sessions: self.clone(), budget, visit, finished: AtomicBool::new(false) }
     }
 
     async fn write_denied(&self, id: Uuid, visit: &Visit, denied: &Denied) -> Result<(), StoreError> {
@@ -408,28 +448,6 @@ impl Sessions {
             audit_log: visit.socket.record && result == AuthResult::Success,
             events: visit.events.clone(),
         }
-    }
-}
-
-impl Live {
-    fn new(session_type: &'static str) -> Self {
-        Self {
-            id: Uuid::now_v7(),
-            session_type,
-            reason: Mutex::new(None),
-            ending: CancellationToken::new(),
-            closed: CancellationToken::new(),
-            sealing: TaskTracker::new(),
-        }
-    }
-
-    pub(super) fn end(&self, end: End) {
-        lock(&self.reason).get_or_insert(end);
-        self.ending.cancel();
-    }
-
-    pub(super) fn reason(&self) -> Option<End> {
-        lock(&self.reason).clone()
     }
 }
 
@@ -476,10 +494,6 @@ fn country(place: &Place) -> Country {
         (None, Some(PRIVATE_NETWORK)) => Country::Private,
         (None, _) => Country::Unknown,
     }
-}
-
-fn connect(visit: &Visit) -> policy::Action {
-    policy::Action::Connect { login: visit.login.clone() }
 }
 
 /// The login at the upstream: the one the socket fixes, else the one asked for.

@@ -9,7 +9,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::relay;
+use super::notices::Notices;
+use super::relay::Relay;
 use crate::error::UserFacing;
 use crate::policy::{Action, Grant};
 use crate::record::observation::What;
@@ -138,8 +139,8 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         Start::Exec(command) => (Action::SshExec { command: command.clone() }, "exec", Some(command)),
         Start::Shell | Start::Subsystem(_) => (Action::SshShell, "shell", None),
     };
-    let grant = match Box::pin(session.check(action)).await {
-        Ok(grant) => grant,
+    let (grant, underway) = match Box::pin(session.begin(action)).await {
+        Ok(begun) => begun,
         Err(denied) => return client.to.refuse(&denied.to_string()).await,
     };
     if grant.patterned() {
@@ -171,6 +172,8 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         }
         reached = connection.upstream() => reached,
     };
+    // A program that was started by name is not written into, terminal or not.
+    let terminal = how.terminal.is_some() && kind == "shell";
     let started = match reached {
         Ok(upstream) => Box::pin(upstream.start(grant, how)).await.map_err(|error| {
             let gone = error.is_gone();
@@ -179,7 +182,11 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         Err(error) => Err((error, true)),
     };
     match started {
-        Ok((input, output)) => Box::pin(relay::run(connection, session, client, recording, input, output)).await,
+        Ok((input, output)) => {
+            let notices = terminal.then(|| Notices::new(session));
+            let relay = Relay { connection, session, recording, underway, notices };
+            Box::pin(relay.run(client, input, output)).await;
+        }
         Err((error, gone)) => {
             let about = json!({ "reason": error.to_string() });
             session.note(Event::now("upstream", EventStatus::Error, about)).await;

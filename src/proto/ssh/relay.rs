@@ -6,14 +6,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::channel::{Client, Did, FromClient, ToClient, farewell, refuse_recorded, told};
 use super::connection::Connection;
+use super::notices::Notices;
 use crate::error::UserFacing;
+use crate::policy::Denied;
 use crate::record::observation::{Direction, What};
 use crate::record::{Ending, RecordingLost};
-use crate::session::{End, Recording, Session};
+use crate::session::{End, Recording, Session, Underway};
 use crate::upstream::{Input, Output, Said};
 
 /// How long a client's EOF waits for the program's end to be told.
@@ -31,6 +34,8 @@ enum Over {
     ClientGone,
     /// The session is ordered to end.
     Ordered,
+    /// What the channel does is no longer allowed.
+    NoLonger(Denied),
     /// Not recordable any more.
     Lost(RecordingLost),
 }
@@ -42,72 +47,103 @@ struct Program {
     ended: bool,
 }
 
-/// Relays until one side ends it, then closes the other and the recording.
-pub(super) async fn run(
-    connection: &Connection,
-    session: &Session,
-    mut client: Client,
-    recording: Recording,
-    mut input: Input,
-    mut output: Output,
-) {
-    let mut program = Program::default();
-    let client_eof = AtomicBool::new(false);
-    let over = tokio::select! {
-        biased;
-        () = session.until_ending() => Over::Ordered,
-        lost = recording.until_lost() => Over::Lost(lost),
-        over = outward(&recording, &mut output, &client.to, &mut program, &client_eof) => over,
-        over = inward(&recording, &mut client.from, &mut input, &client_eof) => over,
-    };
-    let ending = match &over {
-        Over::Lost(lost) => {
-            session.end(End::RecordingLost(lost.told()));
-            Ending::Cut(lost.to_string())
-        }
-        _ => Ending::Complete,
-    };
-    match over {
-        Over::Done => {
-            client.to.close().await;
-            input.close().await;
-        }
-        Over::Refused => {
-            refuse_recorded(session, &client.to, &recording, "the server refused to start it").await;
-            input.close().await;
-        }
-        Over::UpstreamLost => {
-            let words = "the connection to the server is lost";
-            // The reason first: the client may be gone as soon as it is told.
-            session.end(End::UpstreamFailed(words.into()));
-            refuse_recorded(session, &client.to, &recording, words).await;
-        }
-        Over::ClientGone => input.close().await,
-        Over::Ordered if !session.ended().is_some_and(|end| end.is_told()) => input.close().await,
-        Over::Ordered | Over::Lost(_) => {
-            let words = farewell(session);
-            let goodbye = async {
-                let _ = recording.record(What::Told { text: told(&words) }).await;
-                client.to.dismiss(&words).await;
-            };
-            // What was started is ended while the user is being told.
-            let ((), ended) = tokio::join!(goodbye, output.end());
-            if !ended && !program.ended {
-                connection.leaves_something();
+/// One channel while it carries bytes.
+pub(super) struct Relay<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) session: &'a Session,
+    pub(super) recording: Recording,
+    /// What the channel does; it tells when that is no longer allowed.
+    pub(super) underway: Underway,
+    /// What the gateway has to say in between, where that does no harm.
+    pub(super) notices: Option<Notices>,
+}
+
+impl Relay<'_> {
+    /// Relays until one side ends it, then closes the other and the recording.
+    pub(super) async fn run(mut self, mut client: Client, mut input: Input, mut output: Output) {
+        let mut program = Program::default();
+        let client_eof = AtomicBool::new(false);
+        let mut notices = self.notices.take();
+        let ours = Ours { session: self.session, recording: &self.recording };
+        let over = tokio::select! {
+            biased;
+            () = self.session.until_ending() => Over::Ordered,
+            denied = self.underway.until_refused() => Over::NoLonger(denied),
+            lost = self.recording.until_lost() => Over::Lost(lost),
+            over = outward(ours, &mut output, &client.to, &mut program, &client_eof, &mut notices) => over,
+            over = inward(ours, &mut client.from, &mut input, &client_eof) => over,
+        };
+        self.finish(over, client.to, input, output, program).await;
+    }
+
+    async fn finish(self, over: Over, client: ToClient, mut input: Input, output: Output, program: Program) {
+        let Self { session, recording, .. } = &self;
+        let ending = match &over {
+            Over::Lost(lost) => {
+                session.end(End::RecordingLost(lost.told()));
+                Ending::Cut(lost.to_string())
             }
+            _ => Ending::Complete,
+        };
+        match over {
+            Over::Done => {
+                client.close().await;
+                input.close().await;
+            }
+            Over::Refused => {
+                refuse_recorded(session, &client, recording, "the server refused to start it").await;
+                input.close().await;
+            }
+            Over::UpstreamLost => {
+                let words = "the connection to the server is lost";
+                // The reason first: the client may be gone as soon as it is told.
+                session.end(End::UpstreamFailed(words.into()));
+                refuse_recorded(session, &client, recording, words).await;
+            }
+            Over::ClientGone => input.close().await,
+            Over::Ordered if !session.ended().is_some_and(|end| end.is_told()) => input.close().await,
+            Over::Ordered | Over::Lost(_) => self.dismiss(&farewell(session), &client, output, &program).await,
+            Over::NoLonger(denied) => self.dismiss(&denied.to_string(), &client, output, &program).await,
+        }
+        self.recording.finish(ending, program.status);
+    }
+
+    /// Tells the user why, and ends meanwhile what was started.
+    async fn dismiss(&self, words: &str, client: &ToClient, output: Output, program: &Program) {
+        let goodbye = async {
+            let _ = self.recording.record(What::Told { text: told(words) }).await;
+            client.dismiss(words).await;
+        };
+        let ((), ended) = tokio::join!(goodbye, output.end());
+        if !ended && !program.ended {
+            self.connection.leaves_something();
         }
     }
-    recording.finish(ending, program.status);
+}
+
+/// What both directions write into.
+#[derive(Clone, Copy)]
+struct Ours<'a> {
+    session: &'a Session,
+    recording: &'a Recording,
+}
+
+impl Ours<'_> {
+    /// Records something that is activity.
+    async fn record(&self, what: What) -> Result<(), RecordingLost> {
+        self.session.touch();
+        self.recording.record(what).await
+    }
 }
 
 /// From the client to the upstream.
-async fn inward(recording: &Recording, client: &mut FromClient, input: &mut Input, eof: &AtomicBool) -> Over {
+async fn inward(ours: Ours<'_>, client: &mut FromClient, input: &mut Input, eof: &AtomicBool) -> Over {
     loop {
         let did = client.next().await;
         if matches!(did, Did::Eof) {
             eof.store(true, Ordering::Release);
         }
-        match forward_inward(recording, client, input, did).await {
+        match forward_inward(ours, client, input, did).await {
             Ok(true) => {}
             Ok(false) => return Over::ClientGone,
             Err(lost) => return Over::Lost(lost),
@@ -118,7 +154,7 @@ async fn inward(recording: &Recording, client: &mut FromClient, input: &mut Inpu
 /// Records and forwards one thing. `false`: the client is gone. What the upstream does not take any more is its own
 /// affair: the other direction sees how it ended.
 async fn forward_inward(
-    recording: &Recording,
+    ours: Ours<'_>,
     client: &FromClient,
     input: &mut Input,
     did: Did,
@@ -127,7 +163,7 @@ async fn forward_inward(
     match did {
         Did::Data(stream, data) => {
             let bytes = data.len();
-            recording.record(What::Bytes { direction, stream, data: data.clone() }).await?;
+            ours.record(What::Bytes { direction, stream, data: data.clone() }).await?;
             // Extended data has no meaning towards a server (RFC 4254 section 5.2): recorded, not forwarded.
             if stream == 0 {
                 let _ = input.send(data).await;
@@ -135,15 +171,15 @@ async fn forward_inward(
             client.taken(bytes);
         }
         Did::Resize(size) => {
-            recording.record(What::Resize { cols: size.cols, rows: size.rows }).await?;
+            ours.record(What::Resize { cols: size.cols, rows: size.rows }).await?;
             let _ = input.resize(size).await;
         }
         Did::Signal(name) => {
-            recording.record(What::Signal { name: name.clone() }).await?;
+            ours.record(What::Signal { name: name.clone() }).await?;
             let _ = input.signal(&name).await;
         }
         Did::Eof => {
-            recording.record(What::Eof { direction }).await?;
+            ours.record(What::Eof { direction }).await?;
             let _ = input.eof().await;
         }
         // Too late to mean anything; russh has answered them with a failure.
@@ -160,16 +196,25 @@ async fn forward_inward(
 /// EOF answers ours with a close, russh answers that with a close of its own, and an exit status that comes after it
 /// would be lost.
 async fn outward(
-    recording: &Recording,
+    ours: Ours<'_>,
     output: &mut Output,
     client: &ToClient,
     program: &mut Program,
     client_eof: &AtomicBool,
+    notices: &mut Option<Notices>,
 ) -> Over {
     let mut held = None;
     loop {
         let said = match held {
-            None => output.next().await,
+            None => match next_or_notice(output, notices).await {
+                Next::Said(said) => said,
+                Next::Notice(text) => {
+                    if let Err(over) = tell(ours, client, text).await {
+                        return over;
+                    }
+                    continue;
+                }
+            },
             Some(until) => match timeout_at(until, output.next()).await {
                 Ok(said) => said,
                 // It would answer with a close at once, and has nothing to do but wait for ours.
@@ -185,10 +230,13 @@ async fn outward(
             },
         };
         let Some(said) = said else { break };
-        if let Err(over) = forward_outward(recording, client, &said, program).await {
+        if let Err(over) = forward_outward(ours, client, &said, program).await {
             return over;
         }
         output.taken(&said);
+        if let (Said::Data(_, data), Some(notices)) = (&said, notices.as_mut()) {
+            notices.pass(data);
+        }
         match said {
             Said::Eof if !program.ended => held = Some(Instant::now() + EOF_HELD),
             Said::Eof => client.eof().await,
@@ -204,7 +252,7 @@ async fn outward(
 
 /// Records and forwards one thing; an EOF is only recorded.
 async fn forward_outward(
-    recording: &Recording,
+    ours: Ours<'_>,
     client: &ToClient,
     said: &Said,
     program: &mut Program,
@@ -212,19 +260,19 @@ async fn forward_outward(
     let direction = Direction::Output;
     match said {
         Said::Data(stream, data) => {
-            record(recording, What::Bytes { direction, stream: *stream, data: data.clone() }).await?;
+            record(ours, What::Bytes { direction, stream: *stream, data: data.clone() }).await?;
             client.send(*stream, data.clone()).await.map_err(|_| Over::ClientGone)?;
         }
-        Said::Eof => record(recording, What::Eof { direction }).await?,
+        Said::Eof => record(ours, What::Eof { direction }).await?,
         Said::ExitStatus(status) => {
             program.status = Some(*status);
             program.ended = true;
-            record(recording, What::ExitStatus { status: *status }).await?;
+            record(ours, What::ExitStatus { status: *status }).await?;
             client.exit_status(*status).await;
         }
         Said::ExitSignal { signal, core_dumped, message } => {
             program.ended = true;
-            record(recording, What::ExitSignal { name: signal.clone(), message: message.clone() }).await?;
+            record(ours, What::ExitSignal { name: signal.clone(), message: message.clone() }).await?;
             client.exit_signal(signal.clone(), *core_dumped, message.clone()).await;
         }
         Said::Refused => return Err(Over::Refused),
@@ -233,6 +281,29 @@ async fn forward_outward(
     Ok(())
 }
 
-async fn record(recording: &Recording, what: What) -> Result<(), Over> {
-    recording.record(what).await.map_err(Over::Lost)
+async fn record(ours: Ours<'_>, what: What) -> Result<(), Over> {
+    ours.record(what).await.map_err(Over::Lost)
+}
+
+/// What comes next to the client.
+enum Next {
+    Said(Option<Said>),
+    Notice(String),
+}
+
+/// A notice first, or an upstream that never pauses would keep it away; it waits itself for a moment in which it does no
+/// harm. Cancel safe.
+async fn next_or_notice(output: &mut Output, notices: &mut Option<Notices>) -> Next {
+    let Some(notices) = notices else { return Next::Said(output.next().await) };
+    tokio::select! {
+        biased;
+        text = notices.next() => Next::Notice(text),
+        said = output.next() => Next::Said(said),
+    }
+}
+
+/// Says something of our own between what the upstream says. No activity.
+async fn tell(ours: Ours<'_>, client: &ToClient, text: String) -> Result<(), Over> {
+    ours.recording.record(What::Told { text: text.clone() }).await.map_err(Over::Lost)?;
+    client.send(0, Bytes::from(text)).await.map_err(|_| Over::ClientGone)
 }

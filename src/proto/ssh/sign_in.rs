@@ -303,6 +303,7 @@ impl SignIn {
         };
         let visit = Visit {
             identity,
+            sign_in: None,
             socket,
             login,
             client: connection.client,

@@ -1,0 +1,37 @@
+//! Asks again: one task for each live session, which waits for whatever could change the answer.
+//!
+//! It waits and does not poll: for other rules, locks and sockets, for a new sign-in, and for the time at which a window
+//! closes, a sign-in grows too old, or nothing has happened for too long.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Rules;
+use super::live::{Live, Trigger};
+
+/// Asks until the session ends.
+pub(super) async fn mind(live: Arc<Live>, rules: Rules) {
+    let mut changes = rules.changes();
+    loop {
+        let in_force = changes.borrow_and_update().clone();
+        let trigger = if live.has_heard(&in_force) { Trigger::Time } else { Trigger::Rules };
+        live.ask_again(&in_force, trigger);
+        let look = live.next_look();
+        tokio::select! {
+            biased;
+            () = live.ending.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+            () = live.bell.notified() => {}
+            () = until(look) => {}
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
