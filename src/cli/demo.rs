@@ -171,6 +171,7 @@ fn demo_config(data_dir: PathBuf, https: SocketAddr, ssh: SocketAddr) -> Config 
         traces: None,
         sockets: vec![shell()],
         policies: policies(),
+        written: config::Written::default(),
         warnings: Vec::new(),
     }
 }

@@ -23,8 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Arguments of `gatescribe serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatescribe serve --config config/gatescribe.toml\n\n\
-    SIGTERM stops it once its sessions have ended, or after `[limits] drain`. SIGUSR2 starts the program again from its\n\
-    file with the same arguments and --upgrade.")]
+    SIGTERM stops it once its sessions have ended, or after `[limits] drain`. SIGHUP reads sockets, policies and roles\n\
+    again, as a change of the file does by itself. SIGUSR2 starts the program again from its file with the same\n\
+    arguments and --upgrade.")]
 pub struct Args {
     /// The configuration; left out: GATESCRIBE_CONFIG, ./config/gatescribe.toml, /etc/gatescribe/gatescribe.toml
     #[arg(long)]
@@ -61,11 +62,12 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn serve(mut config: Config, upgrade: bool, passed: Inherited, telemetry: Telemetry) -> Result<(), GatewayError> {
     let successor = Successor::of_this_program();
-    tokio::spawn(tell_hang_ups(handler(SignalKind::hangup())?));
+    let hang_ups = handler(SignalKind::hangup())?;
     let (seat, handed) = Seat::take(&config.gateway.data_dir, upgrade).await?;
     let listeners = Listeners::bind(&mut config, handed.unwrap_or(passed)).await?;
     let (ssh, https) = (listeners.ssh_address, listeners.https_address);
     let mut gateway = Gateway::build(config, seat, listeners, None, telemetry).await?;
+    gateway.reread_when(hang_ups);
     let (stop, upgrades) = (until_told()?, handler(SignalKind::user_defined2())?);
     gateway.take_over().await?;
     tokio::spawn(upgrade_when_told(upgrades, successor, gateway.retired()));
@@ -112,13 +114,6 @@ pub(super) fn stop_on_hang_up(stop: CancellationToken) -> Result<(), GatewayErro
         stop.cancel();
     });
     Ok(())
-}
-
-/// It is habit to have daemons reload with SIGHUP, which would end this one, and all sessions with it.
-async fn tell_hang_ups(mut hang_ups: Signal) {
-    while hang_ups.recv().await.is_some() {
-        tracing::warn!("SIGHUP: nothing to reload yet; restart or upgrade");
-    }
 }
 
 fn handler(kind: SignalKind) -> Result<Signal, GatewayError> {

@@ -21,7 +21,7 @@ use super::report::Report;
 use super::secret::{Env, SecretError, SecretRef};
 use super::{
     Config, Durability, Gateway, Limits, Listen, Log, LogFormat, Oidc, Origin, OtherAddress, Recording, Roles, SignIn,
-    Tls, Traces, host, policies, schema, size, sockets,
+    Tls, Traces, Written, host, policies, schema, size, sockets,
 };
 use crate::geo::Geo;
 use crate::record::keys::RecordingKey;
@@ -70,6 +70,7 @@ pub fn config(raw: &Raw, file: &Path, env: Env<'_>, report: &mut Report<'_>) -> 
         traces: traces.map_or(Some(None), |traces| traces.map(Some))?,
         sockets,
         policies,
+        written: Written::default(),
         warnings: Vec::new(),
     })
 }

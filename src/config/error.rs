@@ -66,6 +66,11 @@ impl ConfigErrors {
         self.errors.iter()
     }
 
+    /// The file could not be read at all.
+    pub fn unreadable(file: &Path, why: &dyn std::error::Error) -> Self {
+        Self::new(vec![ConfigError::whole(file, format!("cannot be read: {why}"), String::new())])
+    }
+
     pub(super) fn new(mut errors: Vec<ConfigError>) -> Self {
         errors.sort_by_key(|error| error.position().map(|at| (at.line, at.column)));
         Self { errors }

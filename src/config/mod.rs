@@ -5,6 +5,7 @@
 //! address can be bound or a provider answers is not its business.
 
 mod check;
+mod difference;
 mod error;
 mod host;
 mod policies;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretString;
 
+pub use difference::{Difference, Names, Written};
 pub use error::{ConfigError, ConfigErrors, Position, Warning};
 pub use host::Origin;
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub sockets: Vec<Socket>,
     /// Every `[[policy]]`, in the order of the file.
     pub policies: Policies,
+    /// The file as written, to tell what has changed when it is read again.
+    pub written: Written,
     /// What works but is hardly meant.
     pub warnings: Vec<Warning>,
 }
@@ -281,6 +285,7 @@ fn parse(text: &str, file: &Path, env: Env<'_>) -> Result<(Config, raw::Raw), Co
     let (both, warnings) = report.finish(config.zip(raw))?;
     let (mut config, mut raw) = both;
     config.warnings = warnings;
+    config.written = Written::of(&raw);
     // The one default that needs other values.
     if let Some(gateway) = &mut raw.gateway {
         let url = &mut gateway.get_mut().public_url;

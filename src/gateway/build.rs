@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use reqwest::Url;
+use tokio::signal::unix::Signal;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::processes::{EndsAnywhere, Processes};
+use super::reload::Reload;
 use super::settings::{self, LINK_LIFETIME};
 use super::{Gateway, GatewayError, Listeners, Seat, io_error, notify};
 use crate::api::health::Parts;
@@ -68,7 +70,7 @@ impl Gateway {
             Some(approver) => Links::approved_by(about_links, approver(oidc.clone())),
             None => Links::new(about_links),
         };
-        let tokens = Tokens::new(store.clone(), settings::roles(&config), &config.oidc.issuer);
+        let tokens = Tokens::new(store.clone(), settings::role_groups(&config.roles), &config.oidc.issuer);
         let host_ca = SshCa::load_or_create(&data.join("ssh_host_ca"))?;
         let host_names = settings::ssh_names(&config, &listeners);
         let grants = Grants::new(settings::grant_settings(&config));
@@ -85,7 +87,7 @@ impl Gateway {
         let host_key = ssh::host_key(&data.join("ssh_host_ed25519_key"))?;
         let front = ssh::Front {
             config: Arc::new(ssh::server_config(host_key, &host_ca, &host_names)?),
-            sockets: listeners.sockets.clone(),
+            rules: rules.clone(),
             sessions: sessions.clone(),
             links: links.clone(),
             link_lifetime: LINK_LIFETIME,
@@ -141,6 +143,15 @@ impl Gateway {
         Ok(Self {
             keeping: Keeping::new(store.clone(), recordings, config.recording.retention, newest),
             https: Https::new(tls, router, leave.clone(), stop.clone()),
+            reload: Reload {
+                rules: rules.clone(),
+                tokens: tokens.clone(),
+                store: store.clone(),
+                metrics: telemetry.metrics.clone(),
+            },
+            rules,
+            people,
+            reread: None,
             doors: listeners.doors,
             front: Arc::new(front),
             config,
@@ -160,6 +171,11 @@ impl Gateway {
     /// In an upgrade: makes the process that served until now stop accepting. From then on [`Gateway::run`] must.
     pub async fn take_over(&mut self) -> Result<(), GatewayError> {
         self.seat.take_over().await
+    }
+
+    /// Reads the configuration file again whenever this is heard, and whenever the file changes. Without it, never.
+    pub fn reread_when(&mut self, told: Signal) {
+        self.reread = Some(told);
     }
 
     /// Cancelled once this process accepts no more: a newer one has taken over, or it stops.

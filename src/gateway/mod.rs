@@ -2,15 +2,18 @@
 //!
 //! `build` makes the parts and `settings` what they want to know, `run` is the life of a process, `listeners` where to
 //! listen, `handover` how a new process takes over from an old one, `processes` what the processes of one gateway owe each
-//! other, `control` the wire between them, `notify` what the service manager hears.
+//! other, `control` the wire between them, `notify` what the service manager hears. `reload` takes over a changed
+//! configuration file, and `clock` hears of a clock that is set.
 
 mod build;
+mod clock;
 mod control;
 mod handover;
 mod listeners;
 mod memory;
 mod notify;
 mod processes;
+mod reload;
 mod run;
 mod settings;
 
@@ -20,6 +23,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 pub use self::build::Approver;
@@ -29,16 +33,18 @@ pub use self::notify::{not_upgraded, upgrading};
 
 use self::listeners::Door;
 use self::processes::Processes;
+use self::reload::Reload;
 use crate::api::server::Https;
 use crate::config::Config;
 use crate::identity::link::Links;
 use crate::identity::oidc::Oidc;
+use crate::identity::people::People;
 use crate::identity::ssh_ca::SshCaError;
 use crate::identity::tokens::Tokens;
 use crate::identity::x509_ca;
 use crate::keeping::Keeping;
 use crate::proto::ssh;
-use crate::session::Sessions;
+use crate::session::{Rules, Sessions};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 
@@ -105,6 +111,11 @@ pub struct Gateway {
     oidc: Oidc,
     https: Https,
     keeping: Keeping,
+    rules: Rules,
+    people: People,
+    reload: Reload,
+    /// What tells to read the configuration file again; without it the file is not watched either.
+    reread: Option<Signal>,
     telemetry: Telemetry,
     /// Requests that run are finished, and no more are taken: somebody else answers from now on.
     leave: CancellationToken,

@@ -13,7 +13,7 @@ use super::control::{self, Answer, Line, Order};
 use super::handover::{Held, Phase, Turn};
 use super::listeners::LeadsTo;
 use super::processes::{Process, Processes};
-use super::{Gateway, Seat, memory, notify, settings};
+use super::{Gateway, Seat, clock, memory, notify, settings};
 use crate::accept::{Doors, Ends, Served};
 use crate::api::server::Https;
 use crate::proto::ssh;
@@ -37,8 +37,10 @@ impl Gateway {
     /// has taken over, runs until the last connection has ended.
     pub async fn run(self, told: CancellationToken) {
         let Self { config, seat, doors, front, sessions, processes, store, links, oidc, https, leave, stop, .. } = self;
-        let (keeping, telemetry) = (self.keeping, self.telemetry);
+        let (keeping, telemetry, rules) = (self.keeping, self.telemetry, self.rules);
+        let (reload, reread) = (self.reload, self.reread);
         let Seat { process, lock, predecessor } = seat;
+        let config = Arc::new(config);
         let turn = Arc::new(Turn::new(process.id, Held { lock, doors }));
         let (per_address, believed) =
             (config.limits.connections_per_address, config.gateway.proxy_protocol_from.clone());
@@ -55,8 +57,11 @@ impl Gateway {
         });
         let housekeeping = {
             let (sessions, doors, geo) = (sessions.clone(), ssh_doors.clone(), config.geo.clone());
+            let config = config.clone();
             tokio::spawn(async move {
                 tokio::join!(
+                    clock::keep_watching(|| rules.ask_again()),
+                    reload.keep_going(&config, reread),
                     sessions.keep_touched(),
                     sessions.keep_obeying(),
                     doors.keep_telling(),

@@ -118,8 +118,8 @@ pub(super) fn reachable(sessions: &Sessions) -> Reachable {
     Arc::new(move |who, client_ip| sessions.reachable(who, client_ip))
 }
 
-pub(super) fn roles(config: &Config) -> RoleGroups {
-    let Roles { admin, operator, auditor } = config.roles.clone();
+pub(super) fn role_groups(roles: &Roles) -> RoleGroups {
+    let Roles { admin, operator, auditor } = roles.clone();
     RoleGroups { admin, operator, auditor }
 }
 

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -28,7 +29,7 @@ use crate::store::{BrowserSignIn, NewToken, Owner, Store, StoreError, TokenRow, 
 #[derive(Clone, Debug)]
 pub struct Tokens {
     store: Store,
-    roles: Arc<RoleGroups>,
+    roles: Arc<ArcSwap<RoleGroups>>,
     /// The identity provider in force: tokens of people whom another one vouched for count for nothing.
     issuer: Arc<str>,
 }
@@ -68,9 +69,14 @@ pub struct Issued {
 }
 
 impl Tokens {
+    /// From now on these groups have roles.
+    pub fn set_roles(&self, roles: RoleGroups) {
+        self.roles.store(Arc::new(roles));
+    }
+
     /// Tokens kept in this book, of people with these roles, signed in at this identity provider.
     pub fn new(store: Store, roles: RoleGroups, issuer: &str) -> Self {
-        Self { store, roles: Arc::new(roles), issuer: issuer.into() }
+        Self { store, roles: Arc::new(ArcSwap::from_pointee(roles)), issuer: issuer.into() }
     }
 
     /// A token that counts for `lifetime` from now, only from `networks` if there are any. `by` made it.
@@ -169,7 +175,8 @@ impl Tokens {
     /// The role that this person's groups have now.
     pub fn role_of(&self, who: &Identity) -> Role {
         let is_in = |groups: &[String]| who.groups().iter().any(|group| groups.contains(group));
-        let RoleGroups { admin, operator, auditor } = &*self.roles;
+        let roles = self.roles.load();
+        let RoleGroups { admin, operator, auditor } = &**roles;
         match () {
             () if is_in(admin) => Role::Admin,
             () if is_in(operator) => Role::Operator,

@@ -38,6 +38,7 @@ struct Inner {
     kill_seconds: Histogram,
     connections_open: Family<AtListener, Gauge>,
     connections_turned_away: Family<AtListener, Counter>,
+    reloads: Family<Reloaded, Counter>,
     connections_unidentified: Family<AtListener, Counter>,
     requests: Family<Request, Counter>,
     watchers: Gauge,
@@ -95,6 +96,7 @@ impl Metrics {
             kill_seconds: Histogram::new(KILL_SECONDS),
             connections_open: Family::default(),
             connections_turned_away: Family::default(),
+            reloads: Family::default(),
             connections_unidentified: Family::default(),
             requests: Family::default(),
             watchers: Gauge::default(),
@@ -109,6 +111,7 @@ impl Metrics {
         add.one("sessions_ended", "Sessions of this process that ended", &inner.sessions_ended);
         add.one("denials", "Refusals of people who are known, by this process", &inner.denials);
         add.one("connections_open", "Client connections of this process that are open", &inner.connections_open);
+        add.one("config_reloads", "How often the configuration file was read again", &inner.reloads);
         add.one("connections_turned_away", "Connections to this process over a limit", &inner.connections_turned_away);
         add.one(
             "connections_unidentified",
@@ -180,6 +183,12 @@ impl Metrics {
         self.0.connections_turned_away.get_or_create(&AtListener { listener }).inc();
     }
 
+    /// The configuration file was read again, and taken or not.
+    pub fn reloaded(&self, taken: bool) {
+        let result = if taken { "taken" } else { "refused" };
+        self.0.reloads.get_or_create(&Reloaded { result }).inc();
+    }
+
     /// A connection at this listener ended before anybody was known.
     pub fn unidentified(&self, listener: &'static str) {
         self.0.connections_unidentified.get_or_create(&AtListener { listener }).inc();
@@ -246,6 +255,11 @@ struct Ended {
 struct Denial {
     r#type: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reloaded {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -32,7 +32,7 @@ use self::connection::Connection;
 use self::handler::Handler;
 use crate::identity::link::Links;
 use crate::identity::sign_ins::SignIns;
-use crate::session::{Cut, End, KillLine, Session, Sessions};
+use crate::session::{Cut, End, KillLine, Rules, Session, Sessions};
 use crate::socket::Socket;
 use crate::store::Store;
 
@@ -57,8 +57,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub struct Front {
     /// russh's configuration: algorithms, host key, windows.
     pub config: Arc<russh::server::Config>,
-    /// All sockets that speak SSH.
-    pub sockets: Vec<Arc<Socket>>,
+    /// What is in force: sockets, among others.
+    pub rules: Rules,
     /// The registry of sessions.
     pub sessions: Sessions,
     /// Link sign-in.

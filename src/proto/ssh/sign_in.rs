@@ -341,7 +341,8 @@ impl SignIn {
     }
 
     fn socket(&self, name: &str) -> Option<Arc<Socket>> {
-        self.connection.front.sockets.iter().find(|socket| socket.name == name).cloned()
+        let in_force = self.connection.front.rules.now();
+        in_force.sockets.get(name).filter(|socket| socket.protocol == Protocol::Ssh).cloned()
     }
 }
 

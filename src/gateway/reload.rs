@@ -1,0 +1,188 @@
+//! Takes over a changed configuration file while the gateway runs: sockets, policies and roles.
+//!
+//! A file is read once it has stood still for a moment, because whoever writes it may not be done; SIGHUP reads it at
+//! once. One that is broken or gone is told and changes nothing. What else is different is told to need a restart.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::{Config, ConfigErrors, Written};
+use crate::identity::tokens::Tokens;
+use crate::session::Rules;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+use super::settings;
+
+/// How often the file is looked at, and how long it must stand still.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What takes changes over.
+pub(super) struct Reload {
+    pub(super) rules: Rules,
+    pub(super) tokens: Tokens,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+}
+
+/// By which a file is known to be another one, or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+/// What the looks at the file have come to.
+#[derive(Debug)]
+struct Watched {
+    /// Of what was read last, well or not.
+    read: Option<Stamp>,
+    /// At the last look.
+    seen: Option<Stamp>,
+}
+
+/// What a look says.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// As it was read, or still being written.
+    Nothing,
+    /// It is another one, and stands still.
+    Changed,
+    /// It was there and is gone.
+    Gone,
+}
+
+impl Reload {
+    /// Watches the file of `config`, and reads it when `told`, for as long as the gateway runs. Without anything that tells
+    /// there is no file.
+    pub(super) async fn keep_going(&self, config: &Config, told: Option<Signal>) {
+        let Some(mut told) = told else { return };
+        let mut written = config.written.clone();
+        let mut watched = Watched::new(stamp(&config.file));
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let look = tokio::select! {
+                _ = tick.tick() => watched.look(stamp(&config.file)),
+                Some(()) = told.recv() => {
+                    watched.take(stamp(&config.file));
+                    Look::Changed
+                }
+            };
+            match look {
+                Look::Nothing => {}
+                Look::Gone => tracing::error!(
+                    file = %config.file.display(),
+                    "the configuration file is gone; what was read from it stays in force"
+                ),
+                Look::Changed => match self.read(&config.file, &written).await {
+                    Ok(newer) => written = newer,
+                    Err(errors) => {
+                        self.metrics.reloaded(false);
+                        tracing::error!("the configuration file was not taken; what was read before stays in force\n{errors}");
+                    }
+                },
+            }
+        }
+    }
+
+    /// Reads the file and puts it in force.
+    async fn read(&self, file: &Path, before: &Written) -> Result<Written, ConfigErrors> {
+        let path = file.to_owned();
+        let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
+        let config = read.unwrap_or_else(|error| Err(ConfigErrors::unreadable(file, &error)))?;
+        let difference = before.difference(&config.written);
+        let sockets = config.sockets.into_iter().map(Arc::new).collect();
+        self.tokens.set_roles(settings::role_groups(&config.roles));
+        self.rules.replace(config.policies, sockets);
+        self.metrics.reloaded(true);
+        tracing::info!(file = %file.display(), %difference, "the configuration file was read again");
+        if !difference.needs_restart.is_empty() {
+            let what = difference.needs_restart.join(", ");
+            tracing::warn!("changed, but only taken over by a restart or an upgrade: {what}");
+        }
+        let subject = file.display().to_string();
+        if !difference.is_none()
+            && let Ok(details) = serde_json::to_value(&difference)
+            && let Err(error) = self.store.audit("gateway", "config.reloaded", &subject, details).await
+        {
+            tracing::error!(%error, "that could not be written into the audit log");
+        }
+        Ok(config.written)
+    }
+}
+
+impl Watched {
+    fn new(read: Option<Stamp>) -> Self {
+        Self { read, seen: read }
+    }
+
+    fn look(&mut self, now: Option<Stamp>) -> Look {
+        let before = std::mem::replace(&mut self.seen, now);
+        match now {
+            // It stands still, and is not what was read.
+            Some(_) if now == before && now != self.read => {
+                self.read = now;
+                Look::Changed
+            }
+            None if before.is_some() => Look::Gone,
+            _ => Look::Nothing,
+        }
+    }
+
+    /// It is read now, whatever it looks like.
+    fn take(&mut self, now: Option<Stamp>) {
+        (self.read, self.seen) = (now, now);
+    }
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let about = fs::metadata(file).ok()?;
+    Some(Stamp {
+        device: about.dev(),
+        inode: about.ino(),
+        size: about.size(),
+        changed: (about.ctime(), about.ctime_nsec()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(inode: u64) -> Option<Stamp> {
+        Some(Stamp { device: 1, inode, size: 10, changed: (0, 0) })
+    }
+
+    #[test]
+    fn a_file_is_read_once_it_stands_still() {
+        let mut watched = Watched::new(stamp(1));
+        for (now, expected) in [
+            (stamp(1), Look::Nothing),
+            // It is being written.
+            (stamp(2), Look::Nothing),
+            (stamp(3), Look::Nothing),
+            (stamp(3), Look::Changed),
+            (stamp(3), Look::Nothing),
+            // Gone is told once, and the same file coming back is nothing new.
+            (None, Look::Gone),
+            (None, Look::Nothing),
+            (stamp(3), Look::Nothing),
+            (stamp(3), Look::Nothing),
+            // An editor's way: gone, then another.
+            (None, Look::Gone),
+            (stamp(4), Look::Nothing),
+            (stamp(4), Look::Changed),
+        ] {
+            assert_eq!(watched.look(now), expected, "{now:?}");
+        }
+    }
+}
