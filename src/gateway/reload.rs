@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 use super::settings;
 
 /// How often the file is looked at, and how long it must stand still.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What takes changes over.
 pub(super) struct Reload {

@@ -389,3 +389,7 @@ fn end_for(denied: &Denied, trigger: Trigger) -> End {
         (_, Trigger::Time) => End::Expired(words),
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

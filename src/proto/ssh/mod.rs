@@ -42,7 +42,7 @@ const QUIET: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
 
 /// How long the goodbye of a session that is ended from outside may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// How long a client may take to show what it was told before it is told to disconnect.
 const TO_SHOW: Duration = Duration::from_millis(250);
