@@ -35,6 +35,9 @@ fn alice() -> Identity {
         groups: vec![],
         signed_in: now,
         expires: now + SignedDuration::from_hours(1),
+        acr: None,
+        amr: Vec::new(),
+        claims: Default::default(),
     }
 }
 
