@@ -22,8 +22,8 @@ use crate::geo::Geo;
 use crate::identity::dev_issuer::PEOPLE;
 use crate::identity::tokens::Scope;
 use crate::policy::{
-    Effect, ExecPattern, ExecRight, Limits, PlaceMatch, Policies, Require, Rights, Rule, SocketMatch, SomeSsh, SshRights,
-    When, Who,
+    Effect, ExecPattern, ExecRight, Limits, PlaceMatch, Policies, Require, Rights, Rule, SocketMatch, SomeSsh,
+    SshRights, When, Who,
 };
 use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
 use crate::telemetry::{self, Telemetry};

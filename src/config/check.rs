@@ -54,7 +54,12 @@ pub fn config(raw: &Raw, file: &Path, env: Env<'_>, report: &mut Report<'_>) -> 
     let log = check.log(raw.log.as_ref()?);
     let traces = raw.telemetry.as_ref().map(|table| check.traces(table));
     let sockets = sockets::sockets(&raw.socket, raw.listen.as_ref()?, &mut check);
-    let policies = policies::policies(&raw.policy, &sockets, &mut check);
+    let around = policies::Around {
+        sockets: &sockets,
+        sign_in_lasts: oidc.as_ref().map(|oidc| oidc.session_lifetime),
+        knows_countries: raw.geo.as_ref().is_some_and(|geo| geo.get_ref().names_any()),
+    };
+    let policies = policies::policies(&raw.policy, &around, &mut check);
     Some(Config {
         file: file.to_owned(),
         gateway: gateway?,
@@ -400,7 +405,13 @@ impl Checker<'_, '_> {
         self.filled(typed.as_ref()?).map(|path| self.base.join(path))
     }
 
-    fn duration(&mut self, typed: &Spanned<String>, range: RangeInclusive<Duration>, words: &str) -> Option<Duration> {
+    /// A span of time within a range, which `words` tell.
+    pub fn duration(
+        &mut self,
+        typed: &Spanned<String>,
+        range: RangeInclusive<Duration>,
+        words: &str,
+    ) -> Option<Duration> {
         let duration = self.report.value(typed, size::duration(typed.get_ref()), "")?;
         self.within(&typed.span(), duration, range, words)
     }

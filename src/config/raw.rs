@@ -3,13 +3,19 @@
 //! Everything is optional here, so that what is missing is told in our words, all of it at once. Positions stay with
 //! the values, for the checks that come after.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod either;
+mod policy;
 
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub use self::either::{Exec, OneOrMore, Sftp, Time};
+pub use self::policy::{
+    Allow, AllowDatabase, AllowHttp, AllowKubernetes, AllowSsh, AllowTcp, Policy, PolicyRequire, PolicySockets,
+    PolicyWhen, PolicyWhere, PolicyWho,
+};
 use super::secret::SecretRef;
 
 /// A value with its position; a position of `0..0` is a default's.
@@ -186,68 +192,6 @@ pub struct Upstream {
     pub known_hosts: Text,
 }
 
-/// `[[policy]]`
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    pub name: Text,
-    pub effect: Text,
-    pub sockets: Typed<PolicySockets>,
-    pub who: Typed<PolicyWho>,
-    pub allow: Typed<Allow>,
-}
-
-/// `[policy.sockets]`
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PolicySockets {
-    pub names: List,
-}
-
-/// `[policy.who]`
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PolicyWho {
-    pub emails: List,
-    pub groups: List,
-}
-
-/// `[policy.allow]`
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Allow {
-    pub ssh: Typed<AllowSsh>,
-}
-
-/// `[policy.allow.ssh]`
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AllowSsh {
-    pub shell: Typed<bool>,
-    pub exec: Typed<Exec>,
-    pub logins: List,
-}
-
-/// A text or a list of them.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum OneOrMore {
-    /// `"a"`
-    One(String),
-    /// `["a", "b"]`
-    More(Vec<Spanned<String>>),
-}
-
-/// `true`, `false` or a list of patterns.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum Exec {
-    /// Any command, or none.
-    Any(bool),
-    /// These.
-    Patterns(Vec<Spanned<String>>),
-}
-
 impl Raw {
     /// Fills in what was left out and has a default. What is absent from a rule is refused and therefore stays absent.
     pub fn with_defaults(mut self) -> Self {
@@ -299,6 +243,13 @@ impl Raw {
     }
 }
 
+impl Geo {
+    /// Whether a database is named.
+    pub fn names_any(&self) -> bool {
+        self.country_database.is_some() || self.city_database.is_some()
+    }
+}
+
 impl Socket {
     fn fill(&mut self, on_failure: &str) {
         self.record.get_or_insert_with(|| unplaced(true));
@@ -320,51 +271,4 @@ fn text(key: &mut Text, default: &str) {
 
 fn unplaced<T>(value: T) -> Spanned<T> {
     Spanned::new(0..0, value)
-}
-
-// By hand, because serde's untagged enums forget positions.
-impl<'de> Deserialize<'de> for OneOrMore {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = OneOrMore;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of strings")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<OneOrMore, E> {
-                Ok(OneOrMore::One(text.to_owned()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<OneOrMore, A::Error> {
-                strings(list).map(OneOrMore::More)
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-impl<'de> Deserialize<'de> for Exec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Exec;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false or a list of command patterns")
-            }
-            fn visit_bool<E>(self, any: bool) -> Result<Exec, E> {
-                Ok(Exec::Any(any))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Exec, A::Error> {
-                strings(list).map(Exec::Patterns)
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-fn strings<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<Spanned<String>>, A::Error> {
-    let mut strings = Vec::new();
-    while let Some(string) = list.next_element()? {
-        strings.push(string);
-    }
-    Ok(strings)
 }

@@ -80,6 +80,8 @@ fn unknown(key: &str, at: &Range<usize>, schema: &schema::Table, table: &Range<u
         format!("did you mean `{meant}`?")
     } else if let Some(other) = schema::tables().iter().find(|other| other.keys.contains(&key)) {
         format!("`{shown}` belongs to {}", schema::written(other.path))
+    } else if schema.keys.is_empty() {
+        "leave it out: the table has no keys".to_owned()
     } else {
         format!("there are: {}", schema.keys.join(", "))
     };
@@ -106,8 +108,9 @@ fn mistyped(
     };
     let found = take(tree, span, &at);
     let (words, help) = match &found {
-        Some((_, key)) if expected == "a list" && matches!(key.as_str(), "socket" | "policy") => {
-            (format!("[{key}] can stand more than once"), format!("write [[{key}]]"))
+        Some((_, key)) if expected == "a list" && schema::list_called(key).is_some() => {
+            let path = schema::list_called(key).unwrap_or_default();
+            (format!("[{path}] can stand more than once"), format!("write [[{path}]]"))
         }
         Some((_, key)) => (format!("`{key}` has the wrong type"), format!("write {expected}")),
         None => ("this value has the wrong type".to_owned(), format!("write {expected}")),

@@ -42,14 +42,18 @@ pub fn tables() -> &'static [Table] {
             table::<raw::Telemetry>("telemetry", &[]),
             table::<raw::Socket>("socket", &["record_files"]),
             table::<raw::Upstream>("socket.upstream", &["tls", "roles", "host_ca"]),
-            table::<raw::Policy>("policy", &["where", "when", "require", "max_session", "idle_timeout"]),
-            table::<raw::PolicySockets>("policy.sockets", &["tags"]),
-            table::<raw::PolicyWho>("policy.who", &["domains", "service_accounts", "claims"]),
-            table::<raw::Allow>("policy.allow", &["database", "http", "kubernetes", "tcp"]),
-            table::<raw::AllowSsh>(
-                "policy.allow.ssh",
-                &["sftp", "forward_to", "forward_from", "forward_opaque", "agent", "x11"],
-            ),
+            table::<raw::Policy>("policy", &[]),
+            table::<raw::PolicySockets>("policy.sockets", &[]),
+            table::<raw::PolicyWho>("policy.who", &[]),
+            table::<raw::PolicyWhere>("policy.where", &[]),
+            table::<raw::PolicyWhen>("policy.when", &[]),
+            table::<raw::PolicyRequire>("policy.require", &[]),
+            table::<raw::Allow>("policy.allow", &[]),
+            table::<raw::AllowSsh>("policy.allow.ssh", &[]),
+            table::<raw::AllowDatabase>("policy.allow.database", &[]),
+            table::<raw::AllowHttp>("policy.allow.http", &[]),
+            table::<raw::AllowKubernetes>("policy.allow.kubernetes", &[]),
+            table::<raw::AllowTcp>("policy.allow.tcp", &[]),
         ]
     })
 }
@@ -63,9 +67,20 @@ pub fn at(path: &str) -> Option<&'static Table> {
 pub fn written(path: &str) -> String {
     match path {
         "" => "the file".to_owned(),
-        "socket" | "policy" => format!("[[{path}]]"),
+        _ if is_list(path) => format!("[[{path}]]"),
         _ => format!("[{path}]"),
     }
+}
+
+/// Whether a table of this path can stand more than once.
+fn is_list(path: &str) -> bool {
+    matches!(path, "socket" | "policy" | "policy.allow.http" | "policy.allow.kubernetes")
+}
+
+/// The path of the tables that can stand more than once below the key of this name.
+pub fn list_called(key: &str) -> Option<&'static str> {
+    let mut lists = tables().iter().map(|table| table.path).filter(|path| is_list(path));
+    lists.find(|path| path.rsplit('.').next() == Some(key))
 }
 
 /// Whether this is a key whose value may be shown.
@@ -142,7 +157,7 @@ mod tests {
     fn keys_come_from_the_types() {
         assert_eq!(at("gateway").unwrap().keys, ["domain", "public_url", "data_dir", "proxy_protocol_from"]);
         assert!(at("socket").unwrap().keys.contains(&"type"));
-        assert!(tables().iter().all(|table| !table.keys.is_empty()));
+        assert!(tables().iter().all(|table| table.keys.is_empty() == (table.path == "policy.allow.tcp")));
         assert!(tables().iter().all(|table| table.keys.iter().all(|key| !table.later.contains(key))));
         assert!(SECRETS.iter().all(|key| tables().iter().any(|table| table.keys.contains(key))));
         assert!(is_harmless("address") && is_harmless("tls") && !is_harmless("password") && !is_harmless("pasword"));

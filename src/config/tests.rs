@@ -1,14 +1,15 @@
 //! Tests of the whole way from text to configuration.
 
+mod doubts;
 mod example;
 mod mistakes;
+mod policies;
 
 use std::os::unix::fs::PermissionsExt;
 
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::policy::{Effect, ExecRight, SomeSsh, SshRights};
 use crate::socket::{HostKeyCheck, SshCredential, UpstreamSpec};
 
 const FINGERPRINT: &str = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -115,127 +116,6 @@ fn a_socket_inherits_and_overrides() {
     let socket = &config.sockets[0];
     assert!(!socket.record && !socket.links && socket.on_failure == OnFailure::EndSession);
     assert_eq!(socket.listen.unwrap().to_string(), "[::1]:7");
-}
-
-#[test]
-fn policies_become_rules() {
-    let policies = r#"
-[[policy]]
-name = "all"
-effect = "allow"
-allow.ssh = {}
-[[policy]]
-name = "some"
-effect = "allow"
-sockets = { names = ["web-*"] }
-who = { groups = ["g"], emails = ["a@x"] }
-[policy.allow.ssh]
-exec = ["uptime", "ls *"]
-logins = ["root"]
-[[policy]]
-name = "empty"
-effect = "allow"
-allow.ssh = { exec = [] }
-[[policy]]
-name = "any"
-effect = "allow"
-allow.ssh = { exec = true, shell = true }
-[[policy]]
-name = "no"
-effect = "deny"
-who.groups = ["h"]
-"#;
-    let config = load_text(&[HEAD, SOCKET, policies].concat()).unwrap();
-    let rules = config.policies.rules();
-    let rights: Vec<_> = rules.iter().map(|rule| rule.rights.ssh.clone()).collect();
-    let patterns = ["uptime", "ls *"].map(|text| crate::policy::ExecPattern::parse(text).unwrap());
-    let some = |shell, exec, logins: &[&str]| {
-        let logins = logins.iter().map(|l| (*l).to_owned()).collect();
-        Some(SshRights::Some(Box::new(SomeSsh { shell, exec, logins, ..SomeSsh::default() })))
-    };
-    assert_eq!(
-        rights,
-        [
-            Some(SshRights::All),
-            some(false, ExecRight::Patterns(patterns.into()), &["root"]),
-            // Not an empty table: nothing is allowed by a list that somebody emptied.
-            some(false, ExecRight::None, &[]),
-            some(true, ExecRight::Any, &[]),
-            None,
-        ]
-    );
-    assert_eq!(rules[1].sockets.names, ["web-*"]);
-    assert_eq!((&rules[1].who.groups[..], &rules[1].who.emails[..]), (&["g".to_owned()][..], &["a@x".to_owned()][..]));
-    assert_eq!(
-        rules.iter().map(|rule| rule.effect == Effect::Deny).collect::<Vec<_>>(),
-        [false, false, false, false, true]
-    );
-}
-
-#[test]
-fn doubts_are_warned_of() {
-    let allow = "[[policy]]\nname = \"p\"\neffect = \"allow\"\n";
-    let all = "allow.ssh = {}\n";
-    let n = lines(HEAD) + lines(SOCKET);
-    let deny = "[[policy]]\nname = \"d\"\neffect = \"deny\"\n";
-    for (policies, expected) in [
-        (format!("{allow}{all}"), vec![]),
-        (String::new(), vec!["- no policy lets anybody on web-1".to_owned()]),
-        (
-            format!("{allow}sockets.names = [\"web-1\", \"web-2\"]\n{all}"),
-            vec![format!("{}:27 \"web-2\" is the name of no socket", n + 4)],
-        ),
-        (
-            format!("{allow}sockets.names = [\"db-*\", \"web-1\"]\n{all}"),
-            vec![format!("{}:18 \"db-*\" matches no socket", n + 4)],
-        ),
-        (
-            format!("{allow}who.groups = [\"g\", \"g\"]\n{all}"),
-            vec![format!("{}:20 \"g\" stands in this list twice", n + 4)],
-        ),
-        (
-            format!("{allow}who.groups = []\n{all}"),
-            vec![format!(
-                "{}:8 `who` of p names nobody, which counts as absent: it means everybody who is signed in",
-                n + 2
-            )],
-        ),
-        (
-            format!("{allow}sockets.names = []\n{all}"),
-            vec![format!("{}:8 `sockets` of p names none, which counts as absent: it means every socket", n + 2)],
-        ),
-        (
-            allow.to_owned(),
-            vec![
-                "- no policy lets anybody on web-1".to_owned(),
-                format!("{}:8 p allows nothing: it has no [policy.allow.ssh]", n + 2),
-            ],
-        ),
-        (
-            format!("{allow}allow.ssh = {{ shell = false }}\n"),
-            vec![format!("{}:8 p allows neither shell nor exec, so nothing", n + 2)],
-        ),
-        (
-            format!("{allow}allow.ssh = {{ shell = true, exec = [\"ls\"] }}\n"),
-            vec![format!("{}:8 `shell = true` in p makes `exec` advisory: a shell runs anything", n + 2)],
-        ),
-        (
-            format!("{allow}who.groups = [\"g\"]\n{all}{deny}"),
-            vec![format!("{}:8 p never allows anything: d denies the same people there", n + 2)],
-        ),
-        (format!("{allow}who.groups = [\"g\"]\n{all}{deny}who.groups = [\"h\"]\n"), vec![]),
-        (format!("{allow}{all}{deny}who.groups = [\"h\"]\n"), vec![]),
-    ] {
-        let mut got = warnings(&[HEAD, SOCKET, &policies].concat());
-        got.sort();
-        assert_eq!(got, expected, "{policies}");
-    }
-    let chosen = SOCKET.replace("username = \"deploy\"\n", "");
-    let got = warnings(&[HEAD, &chosen, allow, "allow.ssh = { shell = true }\n"].concat());
-    assert_eq!(
-        got,
-        [format!("{}:8 p has no `logins`, and web-1 has no `username`: nobody gets in there by it", n + 1)]
-    );
 }
 
 #[test]

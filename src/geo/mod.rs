@@ -47,6 +47,11 @@ struct Source {
     database: ArcSwap<Database>,
 }
 
+/// Whether a country has this code (ISO 3166-1 alpha-2, upper case).
+pub fn is_country(code: &str) -> bool {
+    code.len() == 2 && countries::name(code).is_some()
+}
+
 impl Geo {
     /// Reads these files, all of them into memory. What is asked first is what counts: name city databases before
     /// country databases.

@@ -198,9 +198,7 @@ impl Permit {
         let name = self.rule();
         Err(match (nearest, login) {
             (Some(rule), _) => self.denied(Some(&rule.name), format!("{} does not allow {action}", rule.name)),
-            (None, Some(login)) => {
-                self.denied(Some(name), format!("{name} does not allow login \"{}\"", shown(login)))
-            }
+            (None, Some(login)) => self.denied(Some(name), format!("{name} does not allow login \"{}\"", shown(login))),
             (None, None) => self.denied(Some(name), format!("{name} needs a login: use login@socket")),
         })
     }

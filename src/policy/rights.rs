@@ -169,7 +169,9 @@ impl SshRights {
     fn is_nothing(&self) -> bool {
         match self {
             Self::All => false,
-            Self::Some(some) => SomeSsh { logins: Vec::new(), forward_opaque: false, ..*some.clone() } == SomeSsh::default(),
+            Self::Some(some) => {
+                SomeSsh { logins: Vec::new(), forward_opaque: false, ..*some.clone() } == SomeSsh::default()
+            }
         }
     }
 
@@ -230,7 +232,8 @@ impl HostPattern {
             "*" => None,
             port => Some(port.parse::<u16>().map_err(|_| NoHostPattern)?).filter(|port| *port != 0),
         };
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '*' | '_') || bare.is_some() && c == ':';
+        let fits =
+            |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '*' | '_') || bare.is_some() && c == ':';
         match !host.is_empty() && host.chars().all(fits) && (port.is_some() || text.ends_with(":*")) {
             true => Ok(Self { host: host.to_ascii_lowercase(), port }),
             false => Err(NoHostPattern),

@@ -133,8 +133,11 @@ impl Policies {
                 all.by_nothing.push(index);
                 continue;
             }
-            let lists =
-                [(&who.groups, &mut all.by_group), (&who.emails, &mut all.by_email), (&who.domains, &mut all.by_domain)];
+            let lists = [
+                (&who.groups, &mut all.by_group),
+                (&who.emails, &mut all.by_email),
+                (&who.domains, &mut all.by_domain),
+            ];
             for (names, found_by) in lists {
                 for name in names {
                     found_by.entry(name.clone()).or_default().push(index);

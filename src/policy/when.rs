@@ -12,8 +12,9 @@ use jiff::{Timestamp, ToSpan};
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
 
-/// How far ahead a change is looked for: every week is like the next one but for daylight saving.
-const AHEAD: i64 = 8;
+/// How many days ahead a change is looked for: first where it mostly is, then as far as one can be. Every week is like
+/// the next one but for daylight saving, which may leave out the only window of a week, and not of two in a row.
+const AHEAD: [i64; 2] = [2, 15];
 
 /// `[policy.when]`. Empty: always.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,16 +74,34 @@ impl When {
             && (self.is_every_minute() || self.clock_holds(now))
     }
 
-    /// The next time after `now` at which the answer of [`When::holds`] is another one; `None`: not within a week, unless it
-    /// is an absolute end.
+    /// The next time after `now` at which the answer of [`When::holds`] is another one; `None`: never.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let mut times: Vec<Timestamp> = self.after.into_iter().chain(self.before).collect();
-        if !self.is_every_minute() {
-            self.add_turns(now, &mut times);
+        match self.after.filter(|after| now < *after) {
+            _ if self.has_ended(now) => None,
+            Some(after) if self.holds(after) => Some(after),
+            Some(after) => self.next_change(after),
+            None if self.is_every_minute() => self.before,
+            None => {
+                let found = AHEAD.iter().find_map(|days| self.change_within(*days, now));
+                found.or_else(|| self.before.filter(|_| self.holds(now)))
+            }
         }
+    }
+
+    /// As [`When::next_change`] between the absolute ends, if it comes at least a day before the end of those days; for
+    /// nothing is overlooked there.
+    fn change_within(&self, days: i64, now: Timestamp) -> Option<Timestamp> {
+        let mut times = self.before.into_iter().collect();
+        self.add_turns(now, days, &mut times);
         times.sort();
         let holds = self.holds(now);
-        times.into_iter().find(|time| *time > now && self.holds(*time) != holds)
+        let found = times.into_iter().find(|time| *time > now && self.holds(*time) != holds);
+        found.filter(|time| *time <= hours_after(now, (days - 1) * 24))
+    }
+
+    /// Whether it never holds again.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.before.is_some_and(|before| now >= before)
     }
 
     /// Whether `now` is outside of the absolute ends, not of the days and hours.
@@ -105,19 +124,19 @@ impl When {
         today && minute >= from || self.days.has(local.weekday().previous()) && minute < to
     }
 
-    /// Every time in the coming week at which the clock may go in or out: the edges of days and windows, both times they
+    /// Every time in the coming days at which the clock may go in or out: the edges of days and windows, both times they
     /// come where the clock is turned back, and the turns of the clock themselves.
-    fn add_turns(&self, now: Timestamp, times: &mut Vec<Timestamp>) {
+    fn add_turns(&self, now: Timestamp, days: i64, times: &mut Vec<Timestamp>) {
         let today = self.zone.to_datetime(now).date();
         let edges = [0].into_iter().chain(self.hours.into_iter().flat_map(|hours| [hours.from, hours.to]));
         for edge in edges {
-            for day in -1..=AHEAD {
+            for day in -1..=days {
                 times.extend(self.instants(today, day + i64::from(edge / DAY), edge % DAY));
             }
         }
-        let until = now.saturating_add((AHEAD * 24).hours()).unwrap_or(Timestamp::MAX);
+        let until = hours_after(now, days * 24);
         let turns = self.zone.following(now).map(|turn| turn.timestamp());
-        times.extend(turns.take_while(|time| *time <= until).take(AHEAD as usize));
+        times.extend(turns.take_while(|time| *time <= until));
     }
 
     fn instants(&self, today: Date, days: i64, minute: u16) -> impl Iterator<Item = Timestamp> {
@@ -143,6 +162,10 @@ impl When {
         };
         format!("{self}, now {day}{:02}:{:02}", local.hour(), local.minute())
     }
+}
+
+fn hours_after(now: Timestamp, hours: i64) -> Timestamp {
+    now.saturating_add(hours.hours()).unwrap_or(Timestamp::MAX)
 }
 
 /// To the minute, in UTC.

@@ -57,8 +57,12 @@ pub(crate) fn duration(duration: Duration) -> String {
         *rest %= size;
         Some((whole, unit))
     });
-    let parts: Vec<String> =
-        parts.skip_while(|(n, _)| *n == 0).take(2).filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    let parts: Vec<String> = parts
+        .skip_while(|(n, _)| *n == 0)
+        .take(2)
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect();
     if parts.is_empty() { "0s".into() } else { parts.join(" ") }
 }
 

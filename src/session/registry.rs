@@ -252,9 +252,8 @@ impl Sessions {
         let in_force = self.0.settings.rules.now();
         let country = country(&self.0.settings.geo.locate(client_ip));
         let context = Context::at_door(client_ip, country, Timestamp::now());
-        let may = |socket: &&Arc<Socket>| {
-            policy::decide(&in_force.policies, &in_force.locks, who, socket, &context).is_ok()
-        };
+        let may =
+            |socket: &&Arc<Socket>| policy::decide(&in_force.policies, &in_force.locks, who, socket, &context).is_ok();
         in_force.sockets.all().iter().filter(may).cloned().collect()
     }
 

@@ -42,7 +42,12 @@ fn the_example_is_good_with_every_setting_on() {
         std::fs::write(file, crate::geo::testing::empty_database()).unwrap();
     }
     let (config, _) = parse(&text, &dir.path().join("config/gatescribe.toml"), &env).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.warnings, []);
+    // What the example shows of protocols that come later is told.
+    let warnings: Vec<_> =
+        config.warnings.iter().map(|warning| warning.words().split(" of ").next().unwrap()).collect();
+    let later =
+        ["[policy.allow.database]", "[[policy.allow.http]]", "[[policy.allow.kubernetes]]", "[policy.allow.tcp]"];
+    assert_eq!(warnings, later, "{:#?}", config.warnings);
     assert_eq!((config.sockets.len(), config.policies.rules().len()), (2, 2));
 }
 

@@ -32,15 +32,6 @@ fn every_mistake_is_told_at_its_place() {
             "[geo]\ncountry_database = \"no/such.mmdb\"\n".into(),
             "2:20 dir/no/such.mmdb: No such file or directory (os error 2) | name files in MaxMind's format (.mmdb)",
         ),
-        (format!("{policy}where = {{ networks = [] }}\n"), "4:1 `where` in [[policy]] is not built yet | leave it out"),
-        (
-            format!("{policy}[policy.allow.ssh]\n  sftp = \"read\"\n"),
-            "5:3 `sftp` in [policy.allow.ssh] is not built yet | leave it out",
-        ),
-        (
-            format!("{policy}sockets = {{ tags = {{ a = \"b\" }} }}\n"),
-            "4:13 `tags` in [policy.sockets] is not built yet | leave it out",
-        ),
         // Syntax and types.
         ("[log]\nlevel = \"info\n".into(), "2:14 this is not TOML: "),
         ("[log]\nlevel = 3\n".into(), "2:9 `level` has the wrong type | write a string"),
@@ -194,7 +185,7 @@ name = "a"
 type = "shh"
 [[policy]]
 name = "p"
-when = {}
+whn = {}
 "#;
     let got = errors(text);
     let places: Vec<_> = got.iter().map(|error| error.split(' ').next().unwrap()).collect();
