@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::address::customer;
+use crate::pace::Pace;
 use crate::proxy_protocol::{self, HeaderError, Said};
 use crate::telemetry::Metrics;
 
@@ -47,6 +48,15 @@ pub struct Ends {
     pub reached: SocketAddr,
 }
 
+/// What one address may do.
+#[derive(Clone, Copy, Debug)]
+pub struct PerAddress {
+    /// Connections that may be open at a time.
+    pub at_a_time: usize,
+    /// Connections that may be made in a minute.
+    pub a_minute: u32,
+}
+
 /// Whether anybody became known on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
@@ -66,6 +76,7 @@ pub struct Doors {
 struct Shared {
     total: Arc<Semaphore>,
     per_address: usize,
+    pace: Pace<IpAddr>,
     /// Networks whose PROXY protocol header is believed.
     believed: Vec<IpNet>,
     /// A permit for each connection whose header has not come yet.
@@ -79,11 +90,12 @@ struct Shared {
 
 impl Doors {
     /// Doors through which `total` connections may be open, and from one address (an IPv6 /64 counts as one)
-    /// `per_address`. From `believed` networks a PROXY protocol header is required.
-    pub fn new(total: usize, per_address: usize, believed: Vec<IpNet>, metrics: Metrics) -> Self {
+    /// as many as `limits` say. From `believed` networks a PROXY protocol header is required.
+    pub fn new(total: usize, limits: PerAddress, believed: Vec<IpNet>, metrics: Metrics) -> Self {
         let shared = Shared {
             total: Arc::new(Semaphore::new(total)),
-            per_address,
+            per_address: limits.at_a_time,
+            pace: Pace::new(limits.a_minute),
             believed,
             headers: Arc::new(Semaphore::new(total.min(HEADERS))),
             metrics,
@@ -222,6 +234,7 @@ impl Doors {
     }
 
     fn enter(&self, address: IpAddr) -> Option<Open> {
+        self.shared.pace.once(address).ok()?;
         let mut open = lock(&self.shared.open);
         let count = open.entry(address).or_default();
         if *count >= self.shared.per_address {

@@ -21,6 +21,7 @@
 //!                  processes (several on one book), control (the wire between them), notify (the service manager),
 //!                  memory (gives it back)
 //!   address.rs     which addresses count as one
+//!   pace.rs        how often somebody may do something
 //!   accept.rs      the accept loop: back-off, limits per address, a span and a task for each connection
 //!   proxy_protocol.rs  what a trusted load balancer says about the client
 //!   telemetry/     what the gateway tells about itself: log (lines: its queue), metrics (every name), traces
@@ -66,7 +67,7 @@
 //! 3  session, keeping
 //! 2  store, record, identity/*, config, geo, telemetry, files
 //! 1  policy, record/{codec,container,export,observation}        pure; record/crypt draws random numbers
-//! 0  identity (the type), socket, error, address
+//! 0  identity (the type), socket, error, address, pace
 //! ```
 //!
 //! # Decisions and their reasons
@@ -159,6 +160,7 @@ pub mod gateway;
 pub mod geo;
 pub mod identity;
 pub mod keeping;
+pub mod pace;
 pub mod policy;
 pub mod proto;
 pub mod proxy_protocol;

@@ -200,7 +200,7 @@ pub struct Limits {
     pub drain: Duration,
     /// Sessions that one person may have at a time.
     pub sessions_per_user: u32,
-    /// Connections that one address may make in a minute.
+    /// Connections that one address may make, and sessions that one person may open, in a minute.
     pub connections_per_minute: u32,
     /// Sign-ins that one address may ask for, and one person may make, in a minute.
     pub sign_ins_per_minute: u32,

@@ -14,7 +14,7 @@ use super::handover::{Held, Phase, Turn};
 use super::listeners::LeadsTo;
 use super::processes::{Process, Processes};
 use super::{Gateway, Seat, clock, memory, notify, settings};
-use crate::accept::{Doors, Ends, Served};
+use crate::accept::{Doors, Ends, PerAddress, Served};
 use crate::api::server::Https;
 use crate::proto::ssh;
 use crate::session::{self, Kill, Sessions};
@@ -42,9 +42,12 @@ impl Gateway {
         let Seat { process, lock, predecessor } = seat;
         let config = Arc::new(config);
         let turn = Arc::new(Turn::new(process.id, Held { lock, doors }));
-        let (per_address, believed) =
-            (config.limits.connections_per_address, config.gateway.proxy_protocol_from.clone());
-        let ssh_doors = Doors::new(connections(), per_address as usize, believed, telemetry.metrics.clone());
+        let per_address = PerAddress {
+            at_a_time: config.limits.connections_per_address as usize,
+            a_minute: config.limits.connections_per_minute,
+        };
+        let believed = config.gateway.proxy_protocol_from.clone();
+        let ssh_doors = Doors::new(connections(), per_address, believed, telemetry.metrics.clone());
         let last_spans = CancellationToken::new();
         let tracing = telemetry.traces.map(|traces| tokio::spawn(traces.run(last_spans.clone())));
         let web_doors = ssh_doors.apart();

@@ -153,6 +153,7 @@ pub(super) fn session_settings(
         rules,
         people,
         sessions_per_user: config.limits.sessions_per_user,
+        sessions_per_minute: config.limits.connections_per_minute,
         public_url: config.gateway.public_url.to_string(),
         geo: config.geo.clone(),
         metrics: metrics.clone(),

@@ -69,6 +69,7 @@ fn session(rules: &Rules, who: Identity) -> Arc<Live> {
     let visit = Visit {
         identity: who,
         sign_in: None,
+        since: Instant::now(),
         socket: socket("web"),
         login: None,
         client: anywhere,

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use cut::Cut;
@@ -49,6 +50,8 @@ pub struct Visit {
     pub identity: Identity,
     /// The sign-in that they came in by, if that has a row of its own.
     pub sign_in: Option<Uuid>,
+    /// Since when they are known: what is revoked from then on is held against them.
+    pub since: Instant,
     /// The socket asked for.
     pub socket: Arc<Socket>,
     /// The login asked for, where the protocol has one.

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::live::{Live, person};
+use super::live::{Live, Person, person};
 use super::minder::mind;
 use super::{End, Kill, Rules, Session, Stranger, Visit, lock};
 use crate::geo::{Geo, PRIVATE_NETWORK, Place};
 use crate::identity::Identity;
 use crate::identity::people::People;
+use crate::pace::Pace;
 use crate::policy::{self, Context, Country, Denied, Grant, StepUp};
 use crate::record::{Budget, Recordings};
 use crate::socket::{Socket, UpstreamSpec};
@@ -37,6 +39,13 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a row's end waits for its recordings to be sealed.
 const SEALING: Duration = Duration::from_secs(1);
 
+/// What somebody is told whose sign-in was revoked.
+const REVOKED: &str = "your sign-in was revoked";
+
+/// How long a revocation is held against who is still on the way in. Longer than anybody takes from the proof of who they
+/// are to the door.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
 /// Pauses between attempts to close a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -56,6 +65,8 @@ pub struct SessionSettings {
     pub people: People,
     /// Sessions that one person may have at a time.
     pub sessions_per_user: u32,
+    /// Sessions that one person may open in a minute.
+    pub sessions_per_minute: u32,
     /// The gateway's own origin, without a slash at its end.
     pub public_url: String,
     /// Where addresses are.
@@ -73,9 +84,19 @@ struct Shared {
     store: Store,
     recordings: Recordings,
     live: Mutex<HashMap<Uuid, Arc<Live>>>,
+    /// What was revoked lately.
+    revoked: Mutex<Vec<(Instant, Revoked)>>,
+    pace: Pace<Person>,
     /// Set under the lock of `live`: from then on nobody is enrolled.
     stopping: AtomicBool,
     closing: TaskTracker,
+}
+
+/// A sign-in, or everything of the people with an e-mail address (lower case).
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Revoked {
+    SignIn(Uuid),
+    Person(String),
 }
 
 /// Why a session did not open.
@@ -120,6 +141,8 @@ impl Sessions {
     /// An empty registry over an open book.
     pub fn new(settings: SessionSettings, store: Store, recordings: Recordings) -> Self {
         let shared = Shared {
+            pace: Pace::new(settings.sessions_per_minute),
+            revoked: Mutex::default(),
             settings,
             store,
             recordings,
@@ -138,7 +161,7 @@ impl Sessions {
         // Enrolled before the decision: whoever takes a right away from now on finds this session.
         let enrolled = self.enrol(&live)?;
         let decision = tracing::info_span!("decision", socket = visit.socket.name).entered();
-        let decided = self.check_room(&live).and_then(|()| live.let_in(&self.0.settings.rules.now()));
+        let decided = self.check_room(&live, visit.since).and_then(|()| live.let_in(&self.0.settings.rules.now()));
         drop(decision);
         let grant = match decided {
             Ok(grant) => grant,
@@ -223,13 +246,24 @@ impl Sessions {
 
     /// A sign-in was revoked: ends what came in by it.
     pub fn revoke_sign_in(&self, sign_in: Uuid) -> usize {
-        self.end_where(|live| live.sign_in == Some(sign_in), "your sign-in was revoked")
+        self.revoke(Revoked::SignIn(sign_in))
     }
 
-    /// Everything of a person was revoked: ends their sessions.
+    /// Everything of the people with this e-mail address was revoked: ends their sessions.
     pub fn revoke_person(&self, email: &str) -> usize {
-        let email = email.to_lowercase();
-        self.end_where(|live| live.identity().email().to_lowercase() == email, "your sign-ins were revoked")
+        self.revoke(Revoked::Person(email.to_lowercase()))
+    }
+
+    fn revoke(&self, what: Revoked) -> usize {
+        {
+            let mut revoked = lock(&self.0.revoked);
+            // Before it looks for what is live: who is at the door meanwhile finds it here.
+            revoked.retain(|(at, _)| at.elapsed() < REMEMBERED);
+            revoked.push((Instant::now(), what.clone()));
+        }
+        let live: Vec<_> = lock(&self.0.live).values().filter(|live| what.is_of(live)).cloned().collect();
+        live.iter().for_each(|live| live.end(End::IdentityLost(format!("session ended: {REVOKED}"))));
+        live.len()
     }
 
     /// Where this person's live session would go on by a new sign-in: what that would have to be like.
@@ -239,12 +273,6 @@ impl Sessions {
             true => live.wants(),
             false => None,
         }
-    }
-
-    fn end_where(&self, of: impl Fn(&Live) -> bool, why: &str) -> usize {
-        let live: Vec<_> = lock(&self.0.live).values().filter(|live| of(live)).cloned().collect();
-        live.iter().for_each(|live| live.end(End::IdentityLost(format!("session ended: {why}"))));
-        live.len()
     }
 
     /// The sockets on which this person may be now, from that address.
@@ -337,13 +365,20 @@ impl Sessions {
         Ok(Enrolled { sessions: self, live: Some(live.clone()) })
     }
 
-    /// Counted after it is enrolled, so that two at once do not both find the last place.
-    fn check_room(&self, live: &Live) -> Result<(), Denied> {
-        let most = self.0.settings.sessions_per_user as usize;
-        match lock(&self.0.live).values().filter(|other| other.person == live.person).count() > most {
-            true => Err(Denied::too_many(live.socket(), format!("you have {most} sessions open; close one"))),
-            false => Ok(()),
+    /// Looked at after it is enrolled, so that two at once do not both find the last place, and what is revoked meanwhile
+    /// finds it here or there.
+    fn check_room(&self, live: &Live, since: Instant) -> Result<(), Denied> {
+        if lock(&self.0.revoked).iter().any(|(at, what)| *at >= since && what.is_of(live)) {
+            return Err(Denied::too_many(live.socket(), REVOKED.into()));
         }
+        let most = self.0.settings.sessions_per_user as usize;
+        if lock(&self.0.live).values().filter(|other| other.person == live.person).count() > most {
+            return Err(Denied::too_many(live.socket(), format!("you have {most} sessions open; close one")));
+        }
+        self.0.pace.once(live.person.clone()).map_err(|wait| {
+            let wait = wait.as_secs() + 1;
+            Denied::too_many(live.socket(), format!("you open sessions too fast; wait {wait} seconds"))
+        })
     }
 
     /// The person as they are known now: a key or certificate of an older sign-in says which groups they were in then.
@@ -434,7 +469,7 @@ impl Sessions {
             session_type: visit.socket.protocol.session_type(),
             start_time,
             identity: visit.identity.clone(),
-            sign_in_id: None,
+            sign_in_id: visit.sign_in,
             client_ip: visit.client.ip(),
             client_port: visit.client.port(),
             place: self.0.settings.geo.locate(visit.client.ip()),
@@ -448,6 +483,15 @@ impl Sessions {
             durability: self.0.settings.durability,
             audit_log: visit.socket.record && result == AuthResult::Success,
             events: visit.events.clone(),
+        }
+    }
+}
+
+impl Revoked {
+    fn is_of(&self, live: &Live) -> bool {
+        match self {
+            Self::SignIn(id) => live.sign_in == Some(*id),
+            Self::Person(email) => live.identity().email().to_lowercase() == *email,
         }
     }
 }

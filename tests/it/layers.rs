@@ -37,6 +37,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("socket", 0),
     ("error", 0),
     ("address", 0),
+    ("pace", 0),
 ];
 
 /// Outside crates that only these modules (and what is below them) may name.

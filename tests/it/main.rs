@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod api_roles;
+mod asked_again;
 mod book;
 mod channels;
 mod cli_login;

@@ -13,7 +13,8 @@ use russh::keys::ssh_key::{Certificate, HashAlg, PublicKey};
 use russh::server::Auth;
 use russh::{MethodKind, MethodSet};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use super::connection::Connection;
 use crate::error::{Fault, UserFacing};
@@ -57,6 +58,15 @@ struct Shown {
     key: Option<String>,
 }
 
+/// Somebody who showed who they are.
+struct Known {
+    identity: Identity,
+    /// The sign-in that the certificate is of.
+    sign_in: Option<Uuid>,
+    /// Since before that was looked at.
+    since: Instant,
+}
+
 enum Stage {
     /// Nothing was asked yet.
     Start,
@@ -80,9 +90,9 @@ impl SignIn {
         if !matches!(self.stage, Stage::Start) {
             return no_more();
         }
-        let from = self.connection.client.ip();
+        let (from, since) = (self.connection.client.ip(), Instant::now());
         match self.connection.front.sign_ins.by_ssh_certificate(certificate, from).await {
-            Ok(certified) => self.let_in(user, certified).await,
+            Ok(certified) => self.let_in(user, certified, since).await,
             Err(refused) => {
                 let (serial, key_id) = (certificate.serial(), printable(certificate.key_id()));
                 match refused.fault() {
@@ -95,7 +105,7 @@ impl SignIn {
         }
     }
 
-    async fn let_in(&mut self, user: &str, certified: Certified) -> Auth {
+    async fn let_in(&mut self, user: &str, certified: Certified, since: Instant) -> Auth {
         if self.socket(&self.wanted(user).1).is_some_and(|socket| !socket.certificates) {
             self.refused = Some("this socket takes no certificate".into());
             return Auth::reject();
@@ -109,7 +119,8 @@ impl SignIn {
             "serial": certified.serial.to_string(),
             "sign_in_id": certified.sign_in_id,
         });
-        match self.open(user, certified.identity, how).await {
+        let who = Known { identity: certified.identity, sign_in: Some(certified.sign_in_id), since };
+        match self.open(user, who, how).await {
             Ok(()) => Auth::Accept,
             Err(words) => {
                 self.stage = Stage::Telling(words);
@@ -124,10 +135,11 @@ impl SignIn {
             return no_more();
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        let since = Instant::now();
         match self.remembered(user, &fingerprint).await {
             Some(identity) => {
                 let how = json!({ "how": "remembered key", "key": fingerprint });
-                match self.open(user, identity, how).await {
+                match self.open(user, Known { identity, sign_in: None, since }, how).await {
                     Ok(()) => return Auth::Accept,
                     Err(words) => self.stage = Stage::Telling(words),
                 }
@@ -261,7 +273,7 @@ impl SignIn {
     }
 
     async fn signed_in(&mut self, user: &str, approval: Approval) -> Auth {
-        let sign_ins = &self.connection.front.sign_ins;
+        let (sign_ins, since) = (&self.connection.front.sign_ins, Instant::now());
         if !sign_ins.revoked_people().leave(&approval) {
             return self.tell(REVOKED);
         }
@@ -273,15 +285,15 @@ impl SignIn {
             }
         }
         let how = json!({ "how": "link", "key": self.shown.key });
-        match self.open(user, approval.into_identity(), how).await {
+        match self.open(user, Known { identity: approval.into_identity(), sign_in: None, since }, how).await {
             Ok(()) => Auth::Accept,
             Err(words) => self.tell(&words),
         }
     }
 
     /// Opens the session. The error is in words for the user.
-    async fn open(&self, user: &str, identity: Identity, how: serde_json::Value) -> Result<(), String> {
-        let connection = &self.connection;
+    async fn open(&self, user: &str, who: Known, how: serde_json::Value) -> Result<(), String> {
+        let (connection, Known { identity, sign_in, since }) = (&self.connection, who);
         let (login, name) = self.wanted(user);
         let events = vec![Event::now("sign_in", EventStatus::Success, how)];
         let sessions = &connection.front.sessions;
@@ -303,7 +315,8 @@ impl SignIn {
         };
         let visit = Visit {
             identity,
-            sign_in: None,
+            sign_in,
+            since,
             socket,
             login,
             client: connection.client,

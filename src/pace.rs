@@ -1,0 +1,93 @@
+//! How often somebody may do something: so many times a minute, all at once or spread out. Knows nothing of what is done.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Who is counted apart at a time. Beyond that, those who were seen last longest ago begin anew.
+const MOST: usize = 50_000;
+
+/// Counts, for everybody apart (RFC 2698 has the idea: a bucket of tokens that fills up at a steady rate).
+#[derive(Debug)]
+pub struct Pace<K> {
+    per_minute: u32,
+    seen: Mutex<HashMap<K, Bucket>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl<K: Hash + Eq + Clone> Pace<K> {
+    /// So many times a minute.
+    pub fn new(per_minute: u32) -> Self {
+        Self { per_minute, seen: Mutex::default() }
+    }
+
+    /// Once more, now. `Err` says how long they have to wait for it.
+    pub fn once(&self, who: K) -> Result<(), Duration> {
+        let (now, most) = (Instant::now(), f64::from(self.per_minute));
+        let rate = most / 60.0;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MOST && !seen.contains_key(&who) {
+            make_room(&mut seen, now);
+        }
+        let bucket = seen.entry(who).or_insert(Bucket { left: most, at: now });
+        let filled = bucket.left + now.saturating_duration_since(bucket.at).as_secs_f64() * rate;
+        *bucket = Bucket { left: filled.min(most), at: now };
+        if bucket.left < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - bucket.left) / rate));
+        }
+        bucket.left -= 1.0;
+        Ok(())
+    }
+}
+
+/// Whoever was not seen for a minute has a full bucket, as if never seen. If that is nobody, the older half goes.
+fn make_room<K: Hash + Eq + Clone>(seen: &mut HashMap<K, Bucket>, now: Instant) {
+    seen.retain(|_, bucket| now.saturating_duration_since(bucket.at) < Duration::from_secs(60));
+    if seen.len() >= MOST {
+        let mut times: Vec<Instant> = seen.values().map(|bucket| bucket.at).collect();
+        let (_, middle, _) = times.select_nth_unstable(MOST / 2);
+        let middle = *middle;
+        seen.retain(|_, bucket| bucket.at > middle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn so_often_and_then_at_a_steady_rate() {
+        let pace = Pace::new(60);
+        let burst = (0..100).filter(|_| pace.once("a").is_ok()).count();
+        assert_eq!(burst, 60);
+        let wait = pace.once("a").unwrap_err();
+        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+        assert!(pace.once("b").is_ok(), "others are counted apart");
+        advance(Duration::from_secs(10)).await;
+        assert_eq!((0..100).filter(|_| pace.once("a").is_ok()).count(), 10);
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!((0..100).filter(|_| pace.once("a").is_ok()).count(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_strangers_takes_a_bounded_place() {
+        let pace = Pace::new(10);
+        for n in 0..MOST * 3 {
+            assert!(pace.once(n).is_ok());
+            assert!(pace.seen.lock().unwrap().len() <= MOST);
+            if n % 1000 == 0 {
+                advance(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
