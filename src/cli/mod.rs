@@ -5,6 +5,7 @@ pub mod client;
 mod config;
 mod demo;
 pub mod escape;
+mod lock;
 pub mod login;
 pub mod logout;
 pub mod profile;
@@ -14,8 +15,10 @@ mod shell_keeper;
 mod ssh_config;
 mod stage;
 mod status;
+mod table;
 mod terminal_filter;
 mod token;
+mod unlock;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
@@ -51,6 +54,10 @@ enum Command {
     SshConfig(ssh_config::Args),
     /// The session log: list, replay, end
     Sessions(sessions::Args),
+    /// Keep people, groups, networks or everybody out; list locks
+    Lock(lock::Args),
+    /// Take a lock off
+    Unlock(unlock::Args),
     /// Check and show configurations
     Config(config::Args),
     /// Check recordings, without a gateway
@@ -71,6 +78,8 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::SshConfig(args) => ssh_config::run(&args),
         Command::Sessions(args) => sessions::run(args),
+        Command::Lock(args) => lock::run(&args),
+        Command::Unlock(args) => unlock::run(&args),
         Command::Config(args) => config::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::ShellKeeper(args) => shell_keeper::run(args),

@@ -7,6 +7,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::Changes;
+use super::locks::LocksInForce;
+use super::people::Remembering;
 use super::processes::{EndsAnywhere, Processes};
 use super::reload::Reload;
 use super::settings::{self, LINK_LIFETIME};
@@ -58,6 +61,9 @@ impl Gateway {
         processes.bury(notify::recovering).await?;
         let people = People::default();
         let rules = Rules::new(config.policies.clone(), listeners.sockets.clone());
+        let locks = Arc::new(LocksInForce::new(store.clone(), rules.clone()));
+        // Before anybody is let in.
+        let changes = Changes::from_now(store.clone(), locks.clone()).await?;
         let about_sessions = settings::session_settings(&config, rules.clone(), people.clone(), &telemetry.metrics);
         let sessions = Sessions::new(about_sessions, store.clone(), recordings.clone());
         telemetry.metrics.sample_from(settings::sample_from(sessions.clone(), recordings.clone()));
@@ -67,7 +73,10 @@ impl Gateway {
         let oidc = Oidc::new(settings::oidc_settings(&config)?)?;
         let about_links = settings::link_settings(&config, &public_url);
         let links = match approver {
-            Some(approver) => Links::approved_by(about_links, approver(oidc.clone())),
+            Some(approver) => {
+                let approver = Remembering { approver: approver(oidc.clone()), store: store.clone() };
+                Links::approved_by(about_links, Arc::new(approver))
+            }
             None => Links::new(about_links),
         };
         let tokens = Tokens::new(store.clone(), settings::role_groups(&config.roles), &config.oidc.issuer);
@@ -108,6 +117,8 @@ impl Gateway {
             store: store.clone(),
             tokens: tokens.clone(),
             kill: Arc::new(EndsAnywhere { sessions: sessions.clone(), processes: processes.clone() }),
+            lock: locks,
+            rules,
             watches: Watches::new(recordings.clone()),
             recordings: Arc::new(recordings.clone()),
             sign_ins: sign_ins.clone(),
@@ -126,6 +137,7 @@ impl Gateway {
             public_url: public_url.clone(),
         };
         let pages = PagesState {
+            store: store.clone(),
             oidc: oidc.clone(),
             links: links.clone(),
             grants,
@@ -158,6 +170,7 @@ impl Gateway {
             seat,
             sessions,
             processes,
+            changes,
             store,
             links,
             oidc,

@@ -2,16 +2,20 @@
 //!
 //! `build` makes the parts and `settings` what they want to know, `run` is the life of a process, `listeners` where to
 //! listen, `handover` how a new process takes over from an old one, `processes` what the processes of one gateway owe each
-//! other, `control` the wire between them, `notify` what the service manager hears. `reload` takes over a changed
-//! configuration file, and `clock` hears of a clock that is set.
+//! other, `control` the wire between them, `changes` what they hear from each other through the book, `locks` puts the
+//! book's locks into force, `people` hears who signed in, `notify` what the service manager hears. `reload` takes over a
+//! changed configuration file, and `clock` hears of a clock that is set.
 
 mod build;
+mod changes;
 mod clock;
 mod control;
 mod handover;
 mod listeners;
+mod locks;
 mod memory;
 mod notify;
+mod people;
 mod processes;
 mod reload;
 mod run;
@@ -31,6 +35,7 @@ pub use self::handover::Seat;
 pub use self::listeners::{Inherited, Listeners};
 pub use self::notify::{not_upgraded, upgrading};
 
+use self::changes::Changes;
 use self::listeners::Door;
 use self::processes::Processes;
 use self::reload::Reload;
@@ -106,6 +111,7 @@ pub struct Gateway {
     front: Arc<ssh::Front>,
     sessions: Sessions,
     processes: Processes,
+    changes: Changes,
     store: Store,
     links: Links,
     oidc: Oidc,

@@ -38,7 +38,7 @@ impl Gateway {
     pub async fn run(self, told: CancellationToken) {
         let Self { config, seat, doors, front, sessions, processes, store, links, oidc, https, leave, stop, .. } = self;
         let (keeping, telemetry, rules) = (self.keeping, self.telemetry, self.rules);
-        let (reload, reread) = (self.reload, self.reread);
+        let (reload, reread, changes) = (self.reload, self.reread, self.changes);
         let Seat { process, lock, predecessor } = seat;
         let config = Arc::new(config);
         let turn = Arc::new(Turn::new(process.id, Held { lock, doors }));
@@ -67,6 +67,7 @@ impl Gateway {
                     reload.keep_going(&config, reread),
                     sessions.keep_touched(),
                     sessions.keep_obeying(),
+                    changes.keep_hearing(),
                     doors.keep_telling(),
                     oidc.keep_fresh(),
                     geo.keep_fresh(),
