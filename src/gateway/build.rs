@@ -18,6 +18,7 @@ use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::identity::grants::Grants;
 use crate::identity::link::{self, Links};
+use crate::identity::newcomers::Newcomers;
 use crate::identity::oidc::Oidc;
 use crate::identity::sign_ins::{self, SignIns};
 use crate::identity::ssh_ca::SshCa;
@@ -31,7 +32,7 @@ use crate::store::Store;
 use crate::telemetry::Telemetry;
 
 /// Makes what signs links in by itself.
-pub type Approver = Box<dyn FnOnce(Oidc) -> Arc<dyn link::Approver> + Send>;
+pub type Approver = Box<dyn FnOnce(Oidc, Arc<dyn Newcomers>) -> Arc<dyn link::Approver> + Send>;
 
 impl Gateway {
     /// Opens the book, closes what dead processes left open, and builds everything. `approver` signs links in by itself;
@@ -62,8 +63,9 @@ impl Gateway {
         let public_url = settings::public_url(&config)?;
         let oidc = Oidc::new(settings::oidc_settings(&config)?)?;
         let about_links = settings::link_settings(&config, &public_url);
+        let newcomers: Arc<dyn Newcomers> = Arc::new(());
         let links = match approver {
-            Some(approver) => Links::approved_by(about_links, approver(oidc.clone())),
+            Some(approver) => Links::approved_by(about_links, approver(oidc.clone(), newcomers.clone())),
             None => Links::new(about_links),
         };
         let tokens = Tokens::new(store.clone(), settings::roles(&config), &config.oidc.issuer);
@@ -129,6 +131,8 @@ impl Gateway {
             public_url,
             geo: config.geo.clone(),
             tokens: Arc::new(sign_ins),
+            newcomers,
+            renewals: Arc::new(()),
         };
         let router = api::router(state).merge(pages::router(pages)).merge(oauth::router(oauth));
         let router = router.merge(api::about::router(ca.pem(), listeners.ssh_address.port()));

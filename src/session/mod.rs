@@ -5,6 +5,7 @@
 //! decision that it already influenced. Knows no protocol: a front hands in its kill line and is told when to end.
 
 mod cut;
+mod denied;
 mod end;
 mod flow;
 mod in_force;

@@ -18,7 +18,7 @@ use super::*;
 use crate::api::dev_issuer::DevIssuer;
 use crate::identity::grants::GrantSettings;
 use crate::identity::link::{Answer, Asks, LinkSettings, LinkState, OtherAddress, Waiting};
-use crate::identity::oidc::{Begin, OidcSettings};
+use crate::identity::oidc::{Begin, OidcSettings, Wanted};
 
 const ORIGIN: &str = "https://access.example.com:8443";
 const HERE: &str = "192.0.2.1:40000";
@@ -80,6 +80,8 @@ impl Site {
             public_url: ORIGIN.parse().unwrap(),
             geo: Geo::default(),
             tokens: Arc::new(Issues),
+            newcomers: Arc::new(()),
+            renewals: Arc::new(()),
         });
         Self { router, links, grants, _issuer: issuer }
     }
@@ -95,6 +97,7 @@ impl Site {
             client: "192.0.2.1:5000".parse().unwrap(),
             software: "SSH-2.0-OpenSSH_9.2".into(),
             proven_key: None,
+            demand: None,
         });
         let waiting = waiting.unwrap();
         let path = waiting.url().strip_prefix(ORIGIN).unwrap().to_owned();
