@@ -202,7 +202,9 @@ pub(super) async fn revoke(
     if !is_own && !caller.may(Scope::Admin) {
         return Err(none());
     }
-    match shared.api.sign_ins.revoke(id, caller.name()).await? {
+    let revoked = shared.api.sign_ins.revoke(id, caller.name()).await?;
+    shared.api.changes.hear().await;
+    match revoked {
         true => Ok(Json(Revoked { sign_ins: 1, remembered_keys: 0, tokens: 0 })),
         false => Err(none()),
     }
@@ -224,6 +226,7 @@ pub(super) async fn revoke_person(
     parameters.finish()?;
     let email = email.ok_or_else(|| ApiError::bad_request("`user_email` must say whose"))?;
     let revoked = shared.api.sign_ins.revoke_person(&email, caller.name()).await?;
+    shared.api.changes.hear().await;
     Ok(Json(Revoked { sign_ins: revoked.sign_ins, remembered_keys: revoked.keys, tokens: revoked.tokens }))
 }
 

@@ -73,6 +73,8 @@ pub struct ApiState {
     pub kill: Arc<dyn Killer>,
     /// What puts locks into force.
     pub lock: Arc<dyn Locker>,
+    /// What acts at once on what was just written into the book.
+    pub changes: Arc<dyn Hears>,
     /// What is in force: which sockets there are.
     pub rules: Rules,
     /// What exports recordings.
@@ -97,6 +99,12 @@ pub struct ApiState {
 
 /// The sockets that this person may reach from this address now.
 pub type Reachable = Arc<dyn Fn(&Identity, IpAddr) -> Vec<Arc<Socket>> + Send + Sync>;
+
+/// Acts on what was written into the book.
+pub trait Hears: Send + Sync + 'static {
+    /// Returns once everything was acted on that stood in the book before.
+    fn hear(&self) -> BoxFuture<'_, ()>;
+}
 
 /// Ends live sessions. The order already stands in the book when this is asked.
 pub trait Killer: Send + Sync + 'static {

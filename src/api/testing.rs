@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::health::Readiness;
 use super::watch::Watches;
-use super::{ApiState, Format, KillError, Killer, Locker, Reachable, ReplayError, Replays, router};
+use super::{ApiState, Format, Hears, KillError, Killer, Locker, Reachable, ReplayError, Replays, router};
 use crate::identity::Identity;
 use crate::identity::sign_ins::SignIns;
 use crate::identity::sign_ins::testing::ISSUER;
@@ -85,6 +85,7 @@ impl Api {
             store: book.clone(),
             tokens: tokens.clone(),
             kill,
+            changes: Arc::new(Deaf),
             lock: Arc::new(InBook(book.clone())),
             rules: Rules::new(Policies::default(), vec![Arc::new(shell())]),
             recordings: Arc::clone(&exporter) as _,
@@ -309,6 +310,15 @@ impl Killer for Ender {
 
 /// Locks in the book alone. Says that each ended one session.
 struct InBook(Store);
+
+/// Nothing lives that could hear.
+struct Deaf;
+
+impl Hears for Deaf {
+    fn hear(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
 
 impl Locker for InBook {
     fn lock<'a>(&'a self, lock: Lock) -> BoxFuture<'a, Result<usize, StoreError>> {

@@ -94,8 +94,10 @@ async fn demo(args: Args, telemetry: Telemetry) -> Result<(), GatewayError> {
     let issuer = DevIssuer::start(issuer_listener, &redirect)
         .map_err(|error| GatewayError::Io { what: "the development issuer".into(), error: io::Error::other(error) })?;
     config.oidc = oidc(issuer.settings(redirect, SIGN_IN));
-    let approver =
-        args.approve_as.clone().map(|name| -> Approver { Box::new(move |oidc| Arc::new(ApproveAs::new(oidc, name))) });
+    let approver = args
+        .approve_as
+        .clone()
+        .map(|name| -> Approver { Box::new(move |oidc, told| Arc::new(ApproveAs::new(oidc, name, told))) });
     let gateway = Gateway::build(config, seat, listeners, approver, telemetry).await?;
     let token = gateway.tokens.issue(vec![Scope::Admin], Vec::new(), "demo", TOKEN, None).await;
     let token =

@@ -7,9 +7,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::changes::Changes;
+use super::changes::{self, Changes};
 use super::locks::LocksInForce;
-use super::people::Remembering;
+use super::people::{Newcomer, Wants};
 use super::processes::{EndsAnywhere, Processes};
 use super::reload::Reload;
 use super::settings::{self, LINK_LIFETIME};
@@ -23,6 +23,7 @@ use crate::api::{self, ApiState};
 use crate::config::Config;
 use crate::identity::grants::Grants;
 use crate::identity::link::{self, Links};
+use crate::identity::newcomers::Newcomers;
 use crate::identity::oidc::Oidc;
 use crate::identity::people::People;
 use crate::identity::sign_ins::{self, SignIns};
@@ -37,7 +38,7 @@ use crate::store::Store;
 use crate::telemetry::Telemetry;
 
 /// Makes what signs links in by itself.
-pub type Approver = Box<dyn FnOnce(Oidc) -> Arc<dyn link::Approver> + Send>;
+pub type Approver = Box<dyn FnOnce(Oidc, Arc<dyn Newcomers>) -> Arc<dyn link::Approver> + Send>;
 
 impl Gateway {
     /// Opens the book, closes what dead processes left open, and builds everything. `approver` signs links in by itself;
@@ -62,21 +63,26 @@ impl Gateway {
         let people = People::default();
         let rules = Rules::new(config.policies.clone(), listeners.sockets.clone());
         let locks = Arc::new(LocksInForce::new(store.clone(), rules.clone()));
-        // Before anybody is let in.
-        let changes = Changes::from_now(store.clone(), locks.clone()).await?;
         let about_sessions = settings::session_settings(&config, rules.clone(), people.clone(), &telemetry.metrics);
         let sessions = Sessions::new(about_sessions, store.clone(), recordings.clone());
+        // Before anybody is let in.
+        let changes = Changes::from_now(changes::Parts {
+            store: store.clone(),
+            locks: locks.clone(),
+            people: people.clone(),
+            sessions: sessions.clone(),
+        })
+        .await?;
         telemetry.metrics.sample_from(settings::sample_from(sessions.clone(), recordings.clone()));
         let stop = CancellationToken::new();
         let leave = stop.child_token();
         let public_url = settings::public_url(&config)?;
         let oidc = Oidc::new(settings::oidc_settings(&config)?)?;
         let about_links = settings::link_settings(&config, &public_url);
+        let newcomer = Newcomer { store: store.clone(), people, sessions: sessions.clone() };
+        let newcomers: Arc<dyn Newcomers> = Arc::new(newcomer);
         let links = match approver {
-            Some(approver) => {
-                let approver = Remembering { approver: approver(oidc.clone()), store: store.clone() };
-                Links::approved_by(about_links, Arc::new(approver))
-            }
+            Some(approver) => Links::approved_by(about_links, approver(oidc.clone(), newcomers.clone())),
             None => Links::new(about_links),
         };
         let tokens = Tokens::new(store.clone(), settings::role_groups(&config.roles), &config.oidc.issuer);
@@ -118,11 +124,12 @@ impl Gateway {
             tokens: tokens.clone(),
             kill: Arc::new(EndsAnywhere { sessions: sessions.clone(), processes: processes.clone() }),
             lock: locks,
-            rules,
+            rules: rules.clone(),
             watches: Watches::new(recordings.clone()),
             recordings: Arc::new(recordings.clone()),
             sign_ins: sign_ins.clone(),
             reachable: settings::reachable(&sessions),
+            changes: Arc::new(changes.clone()),
             origin: public_url.origin().ascii_serialization(),
             stop: stop.clone(),
             readiness: Arc::new(parts),
@@ -137,7 +144,6 @@ impl Gateway {
             public_url: public_url.clone(),
         };
         let pages = PagesState {
-            store: store.clone(),
             oidc: oidc.clone(),
             links: links.clone(),
             grants,
@@ -145,6 +151,8 @@ impl Gateway {
             public_url,
             geo: config.geo.clone(),
             tokens: Arc::new(sign_ins),
+            newcomers,
+            renewals: Arc::new(Wants(sessions.clone())),
         };
         let router = api::router(state).merge(pages::router(pages)).merge(oauth::router(oauth));
         let router = router.merge(api::about::router(ca.pem(), listeners.ssh_address.port()));
@@ -162,7 +170,6 @@ impl Gateway {
                 metrics: telemetry.metrics.clone(),
             },
             rules,
-            people,
             reread: None,
             doors: listeners.doors,
             front: Arc::new(front),

@@ -4,48 +4,96 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::locks::LocksInForce;
-use crate::store::{Change, Store, StoreError};
+use crate::api::Hears;
+use crate::identity::people::People;
+use crate::session::Sessions;
+use crate::store::{Change, Owner, Store, StoreError};
 
 /// How often the book is looked into.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What was heard until now, and who acts on the rest.
-pub(super) struct Changes {
-    store: Store,
-    locks: Arc<LocksInForce>,
-    heard: i64,
+/// What was heard until now, and who acts on the rest. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Changes(Arc<Shared>);
+
+/// Who acts on what is heard.
+pub(super) struct Parts {
+    pub(super) store: Store,
+    pub(super) locks: Arc<LocksInForce>,
+    pub(super) people: People,
+    pub(super) sessions: Sessions,
+}
+
+struct Shared {
+    parts: Parts,
+    /// The number of what was heard last. Held while it is acted on, so that all is acted on in order and once.
+    heard: Mutex<i64>,
 }
 
 impl Changes {
-    /// From now on. Puts the book's locks into force.
-    pub(super) async fn from_now(store: Store, locks: Arc<LocksInForce>) -> Result<Self, StoreError> {
+    /// From now on. Puts the book's locks into force, and knows its people.
+    pub(super) async fn from_now(parts: Parts) -> Result<Self, StoreError> {
         // The number first: a lock that is added in between is then heard of again, and not missed.
-        let heard = store.newest_change().await?;
-        locks.reload().await?;
-        Ok(Self { store, locks, heard })
+        let heard = Mutex::new(parts.store.newest_change().await?);
+        parts.locks.reload().await?;
+        for (known, _) in parts.store.people().await? {
+            parts.people.note(known);
+        }
+        Ok(Self(Arc::new(Shared { parts, heard })))
     }
 
     /// For as long as the gateway runs.
-    pub(super) async fn keep_hearing(mut self) {
+    pub(super) async fn keep_hearing(&self) {
         loop {
             sleep(LOOK_EVERY).await;
-            if let Err(error) = self.hear().await {
-                tracing::error!(%error, "what has changed in the book could not be heard; trying again");
-            }
+            self.now().await;
+        }
+    }
+
+    async fn now(&self) {
+        if let Err(error) = self.hear_all().await {
+            tracing::error!(%error, "what has changed in the book could not be heard; trying again");
         }
     }
 
     /// Acts on what is new. What could not be acted on is heard again.
-    async fn hear(&mut self) -> Result<(), StoreError> {
-        let new = self.store.changes_after(self.heard).await?;
-        let Some((newest, _)) = new.last() else { return Ok(()) };
-        if new.iter().any(|(_, change)| *change == Change::Lock) {
-            self.locks.reload().await?;
+    async fn hear_all(&self) -> Result<(), StoreError> {
+        let mut heard = self.0.heard.lock().await;
+        let new = self.0.parts.store.changes_after(*heard).await?;
+        for (number, change) in new {
+            self.0.parts.act(change).await?;
+            *heard = number;
         }
-        self.heard = *newest;
+        Ok(())
+    }
+}
+
+impl Hears for Changes {
+    fn hear(&self) -> BoxFuture<'_, ()> {
+        self.now().boxed()
+    }
+}
+
+impl Parts {
+    async fn act(&self, change: Change) -> Result<(), StoreError> {
+        match change {
+            Change::Lock => self.locks.reload().await?,
+            Change::Person { issuer, subject } => {
+                if let Some(who) = self.store.newest_identity(Owner::named(&issuer, &subject)).await? {
+                    self.people.note(who.clone());
+                    self.sessions.signed_in(&who);
+                }
+            }
+            Change::SignInRevoked(id) => _ = self.sessions.revoke_sign_in(id),
+            Change::PersonRevoked(email) => _ = self.sessions.revoke_person(&email),
+            Change::Unknown => {}
+        }
         Ok(())
     }
 }

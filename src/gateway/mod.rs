@@ -43,7 +43,6 @@ use crate::api::server::Https;
 use crate::config::Config;
 use crate::identity::link::Links;
 use crate::identity::oidc::Oidc;
-use crate::identity::people::People;
 use crate::identity::ssh_ca::SshCaError;
 use crate::identity::tokens::Tokens;
 use crate::identity::x509_ca;
@@ -118,7 +117,6 @@ pub struct Gateway {
     https: Https,
     keeping: Keeping,
     rules: Rules,
-    people: People,
     reload: Reload,
     /// What tells to read the configuration file again; without it the file is not watched either.
     reread: Option<Signal>,

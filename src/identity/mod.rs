@@ -6,6 +6,7 @@ pub mod approval;
 pub mod dev_issuer;
 pub mod grants;
 pub mod link;
+pub mod newcomers;
 pub mod oidc;
 pub mod people;
 pub mod random;

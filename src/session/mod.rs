@@ -7,6 +7,7 @@
 //! to end.
 
 mod cut;
+mod denied;
 mod end;
 mod flow;
 mod in_force;

@@ -169,11 +169,7 @@ impl Sessions {
                 return Err(OpenError::StepUp { denied, identity: Box::new(visit.identity) });
             }
             Err(denied) => {
-                let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
-                visit.events.push(Event::now("decision", EventStatus::Denied, about));
-                let class = denied.rule().map_or(DenialClass::NoRule, |_| DenialClass::Rule);
-                self.0.settings.metrics.denied(live.session_type, class);
-                self.write_denied(live.id, &visit, &denied).await?;
+                self.write_denied(live.id, visit, &denied).await?;
                 return Err(OpenError::Denied { denied, id: live.id });
             }
         };
@@ -448,10 +444,9 @@ impl Sessions {
         Session { live, sessions: self.clone(), budget, visit, finished: AtomicBool::new(false) }
     }
 
-    async fn write_denied(&self, id: Uuid, visit: &Visit, denied: &Denied) -> Result<(), StoreError> {
+    pub(super) fn denied_row(&self, id: Uuid, visit: &Visit, denied: &Denied) -> NewSession {
         let rule = denied.rule().map(str::to_owned);
-        let row = self.row(id, Timestamp::now(), visit, AuthResult::Denied, rule, Some(denied.to_string()));
-        self.0.store.open_session(row).await
+        self.row(id, Timestamp::now(), visit, AuthResult::Denied, rule, Some(denied.to_string()))
     }
 
     fn row(

@@ -257,6 +257,11 @@ impl Owner {
         Self { issuer: identity.issuer().to_owned(), subject: identity.subject().to_owned() }
     }
 
+    /// The person of this issuer and subject.
+    pub fn named(issuer: &str, subject: &str) -> Self {
+        Self { issuer: issuer.to_owned(), subject: subject.to_owned() }
+    }
+
     /// `iss`
     pub fn issuer(&self) -> &str {
         &self.issuer

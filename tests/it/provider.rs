@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use gatescribe::identity::Identity;
-use gatescribe::identity::oidc::{Oidc, OidcError, OidcSettings};
+use gatescribe::identity::oidc::{Oidc, OidcError, OidcSettings, Wanted};
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Client, Method, Url};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -51,13 +51,13 @@ async fn a_fresh_sign_in_asks_again_and_cannot_be_talked_out_of_it() {
     sign_in(&oidc, &mut browser, "alice").await.unwrap();
     assert_eq!(browser.pages, Vec::<String>::new(), "the provider's session is enough");
 
-    let begin = oidc.begin("/", true).await.unwrap();
+    let begin = oidc.begin("/", &Wanted::fresh()).await.unwrap();
     let back = browser.follow(begin.url, "alice").await;
     assert_eq!(browser.pages, ["login"], "asked again");
     oidc.finish(begin.flow, &back["state"], &back["code"]).await.unwrap();
 
     // The person, or a page that frames them, cuts the demand out of the URL.
-    let mut begin = oidc.begin("/", true).await.unwrap();
+    let mut begin = oidc.begin("/", &Wanted::fresh()).await.unwrap();
     let kept: Vec<_> = begin.url.query_pairs().into_owned().filter(|(n, _)| n != "prompt" && n != "max_age").collect();
     begin.url.query_pairs_mut().clear().extend_pairs(kept);
     let back = browser.follow(begin.url, "alice").await;
@@ -69,12 +69,13 @@ async fn a_fresh_sign_in_asks_again_and_cannot_be_talked_out_of_it() {
 async fn what_the_provider_refuses_is_refused() {
     let provider = Provider::start("ES256", false).await;
     let oidc = Oidc::discover(provider.settings()).await.unwrap();
-    let begin = oidc.begin("/", false).await.unwrap();
+    let begin = oidc.begin("/", &Wanted::default()).await.unwrap();
     let back = Browser::new().follow(begin.url, "cancel").await;
     assert_eq!(back["error"], "access_denied");
 
     let mut browser = Browser::new();
-    let (mine, theirs) = (oidc.begin("/", false).await.unwrap(), oidc.begin("/", false).await.unwrap());
+    let (mine, theirs) =
+        (oidc.begin("/", &Wanted::default()).await.unwrap(), oidc.begin("/", &Wanted::default()).await.unwrap());
     let back = browser.follow(theirs.url, "alice").await;
     let state = mine.flow.state().to_owned();
     let injected = oidc.finish(mine.flow, &state, &back["code"]).await.unwrap_err();
@@ -101,7 +102,7 @@ async fn a_terminal_is_signed_in_there() {
 }
 
 async fn sign_in(oidc: &Oidc, browser: &mut Browser, person: &str) -> Result<Identity, OidcError> {
-    let begin = oidc.begin("/", false).await?;
+    let begin = oidc.begin("/", &Wanted::default()).await?;
     let back = browser.follow(begin.url, person).await;
     oidc.finish(begin.flow, &back["state"], &back["code"]).await
 }

@@ -24,7 +24,9 @@ use crate::error::UserFacing;
 use crate::identity::Identity;
 use crate::identity::dev_issuer::{AuthorizeRequest, Flaw, Issuer, PEOPLE, Refused, TokenRequest};
 use crate::identity::link::Approver;
-use crate::identity::oidc::{Begin, Oidc, OidcError, OidcSettings};
+use crate::identity::newcomers::Newcomers;
+use crate::identity::oidc::{Begin, Oidc, OidcError, OidcSettings, Wanted};
+use crate::policy::StepUp;
 
 /// Why the development issuer did not start or did not sign somebody in.
 #[derive(Debug, thiserror::Error)]
@@ -127,28 +129,39 @@ impl Drop for DevIssuer {
 }
 
 /// `demo --approve-as`: signs one person in by real tokens of the development issuer, without a browser.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApproveAs {
     oidc: Oidc,
     nickname: String,
+    newcomers: Arc<dyn Newcomers>,
 }
 
 impl ApproveAs {
-    /// `oidc` must be the development issuer's client. Nothing is checked before the first sign-in.
-    pub fn new(oidc: Oidc, nickname: String) -> Self {
-        Self { oidc, nickname }
+    /// `oidc` must be the development issuer's client. Nothing is checked before the first sign-in; each is told to
+    /// `newcomers`.
+    pub fn new(oidc: Oidc, nickname: String, newcomers: Arc<dyn Newcomers>) -> Self {
+        Self { oidc, nickname, newcomers }
     }
 }
 
 impl Approver for ApproveAs {
-    fn sign_in(&self) -> BoxFuture<'static, Result<Identity, String>> {
-        let Self { oidc, nickname } = self.clone();
+    fn sign_in(&self, step_up: Option<&StepUp>) -> BoxFuture<'static, Result<Identity, String>> {
+        let Self { oidc, nickname, newcomers } = self.clone();
+        let wanted = step_up.map(Wanted::from).unwrap_or_default();
         Box::pin(async move {
             let told = |error: OidcError| error.told();
-            let begin = oidc.begin("/", false).await.map_err(told)?;
+            let begin = oidc.begin("/", &wanted).await.map_err(told)?;
             let (state, code) = DevIssuer::sign_in_as(&nickname, &begin).await.map_err(|error| error.to_string())?;
-            oidc.finish(begin.flow, &state, &code).await.map_err(told)
+            let identity = oidc.finish(begin.flow, &state, &code).await.map_err(told)?;
+            newcomers.signed_in(&identity).await.map_err(|error| error.to_string())?;
+            Ok(identity)
         })
+    }
+}
+
+impl std::fmt::Debug for ApproveAs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApproveAs").field("nickname", &self.nickname).finish_non_exhaustive()
     }
 }
 
@@ -178,7 +191,7 @@ async fn authorize(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
     let answer = match request.sign_in_as.as_deref() {
-        None => issuer.check(&request).map(|()| chooser(&query).into_response()),
+        None => issuer.check(&request).map(|()| chooser(&request, &query).into_response()),
         Some("") => issuer.deny(&request).map(|to| Redirect::to(to.as_str()).into_response()),
         Some(nickname) => issuer.sign_in(&request, nickname).map(|to| Redirect::to(to.as_str()).into_response()),
     };
@@ -206,7 +219,7 @@ fn refused(error: Refused) -> Response {
 }
 
 /// The page with the people. It has no `form-action`: that would forbid the redirect to the gateway after the form.
-fn chooser(query: &[(String, String)]) -> impl IntoResponse {
+fn chooser(request: &AuthorizeRequest, query: &[(String, String)]) -> impl IntoResponse {
     const CSP: &str = "default-src 'none'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
     let page: Markup = html! {
         (DOCTYPE)
@@ -224,6 +237,14 @@ fn chooser(query: &[(String, String)]) -> impl IntoResponse {
                     form action="/authorize" {
                         @for (name, value) in query {
                             input type="hidden" name=(name) value=(value);
+                        }
+                        p {
+                            label {
+                                "Sign in with " select name="factors" {
+                                    option value="1" { "one factor" }
+                                    option value="2" selected[request.wants_second_factor()] { "a second factor" }
+                                }
+                            }
                         }
                         @for person in &PEOPLE {
                             p {

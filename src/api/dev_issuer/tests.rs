@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{advance, pause, resume};
 
 use super::*;
-use crate::identity::oidc::Rejection;
+use crate::identity::dev_issuer::ACR;
+use crate::identity::oidc::{Rejection, Unconfirmed};
 
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
@@ -20,7 +21,11 @@ async fn start() -> (DevIssuer, Oidc) {
 }
 
 async fn sign_in(oidc: &Oidc, nickname: &str, fresh: bool) -> Result<Identity, OidcError> {
-    let begin = oidc.begin("/link/x", fresh).await?;
+    sign_in_with(oidc, nickname, &Wanted { fresh, ..Wanted::default() }).await
+}
+
+async fn sign_in_with(oidc: &Oidc, nickname: &str, wanted: &Wanted) -> Result<Identity, OidcError> {
+    let begin = oidc.begin("/link/x", wanted).await?;
     let (state, code) = DevIssuer::sign_in_as(nickname, &begin).await.unwrap();
     oidc.finish(begin.flow, &state, &code).await
 }
@@ -93,8 +98,76 @@ async fn a_fresh_sign_in_must_be_vouched_for() {
         issuer.set_flaw(flaw);
         assert_eq!(sign_in(&oidc, "alice", true).await.unwrap_err(), OidcError::NotFresh, "{flaw:?}");
     }
-    let begin = oidc.begin("/", true).await.unwrap();
+    let begin = oidc.begin("/", &Wanted::fresh()).await.unwrap();
     assert!(begin.url.query().unwrap().contains("prompt=login") && begin.url.query().unwrap().contains("max_age=0"));
+}
+
+#[tokio::test]
+async fn a_newer_sign_in_must_be_vouched_for() {
+    let (issuer, oidc) = start().await;
+    let recent = Wanted { max_age: Some(Duration::from_secs(600)), ..Wanted::default() };
+    sign_in_with(&oidc, "alice", &recent).await.unwrap();
+    // Without `auth_time`, or with one outside of `max_age`: cut out of the URL, or not obeyed.
+    for flaw in [Flaw::NoAuthTime, Flaw::SignedInLongAgo, Flaw::SignedInAnHourAgo] {
+        issuer.set_flaw(flaw);
+        let refused = sign_in_with(&oidc, "alice", &recent).await.unwrap_err();
+        assert_eq!(refused, OidcError::Unconfirmed(Unconfirmed::Age), "{flaw:?}");
+        assert!(refused.told().contains("did not confirm") && !refused.told().contains("auth_time"));
+    }
+    issuer.set_flaw(Flaw::SignedInAnHourAgo);
+    sign_in(&oidc, "alice", false).await.unwrap();
+    let hours = Wanted { max_age: Some(Duration::from_secs(2 * 3600)), ..Wanted::default() };
+    sign_in_with(&oidc, "alice", &hours).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_kind_of_sign_in_must_be_vouched_for() {
+    let (_issuer, oidc) = start().await;
+    let acr =
+        |values: &[&str]| Wanted { acr: values.iter().map(|acr| (*acr).to_owned()).collect(), ..Wanted::default() };
+    let alice = sign_in(&oidc, "alice", false).await.unwrap();
+    assert_eq!((alice.acr(), alice.amr()), (Some(ACR[0]), &["pwd".to_owned()][..]));
+    assert!(alice.has_claim("department", &["platform".into()]));
+    let alice = sign_in_with(&oidc, "alice", &acr(&["urn:elsewhere", ACR[1]])).await.unwrap();
+    assert_eq!((alice.acr(), alice.amr()), (Some(ACR[1]), &["pwd".to_owned(), "otp".to_owned()][..]));
+    let refused = sign_in_with(&oidc, "alice", &acr(&["urn:elsewhere"])).await.unwrap_err();
+    assert_eq!(refused, OidcError::Unconfirmed(Unconfirmed::Class));
+    assert!(refused.told().contains("did not confirm") && !refused.told().contains("urn:"), "{}", refused.told());
+    // Cut out of the URL on its way through the browser.
+    let mut begin = oidc.begin("/", &acr(&[ACR[1]])).await.unwrap();
+    let kept: Vec<_> = begin.url.query_pairs().into_owned().filter(|(name, _)| name != "acr_values").collect();
+    begin.url.query_pairs_mut().clear().extend_pairs(kept);
+    let (state, code) = DevIssuer::sign_in_as("alice", &begin).await.unwrap();
+    let refused = oidc.finish(begin.flow, &state, &code).await.unwrap_err();
+    assert_eq!(refused, OidcError::Unconfirmed(Unconfirmed::Class));
+}
+
+#[tokio::test]
+async fn what_is_wanted_is_in_the_request() {
+    let (_issuer, oidc) = start().await;
+    let minute = Some(Duration::from_secs(60));
+    for (wanted, parts, absent) in [
+        (Wanted::default(), vec!["max_age=43200"], vec!["prompt", "acr_values"]),
+        (Wanted { max_age: minute, ..Wanted::default() }, vec!["max_age=60"], vec!["prompt", "acr_values"]),
+        (Wanted { max_age: Some(2 * LIFETIME), ..Wanted::default() }, vec!["max_age=43200"], vec!["prompt"]),
+        (Wanted { max_age: minute, ..Wanted::fresh() }, vec!["max_age=0", "prompt=login"], vec!["acr_values"]),
+        (
+            Wanted { acr: vec!["a:b".into(), "c".into()], ..Wanted::default() },
+            vec!["acr_values=a%3Ab+c", "max_age=43200"],
+            vec!["prompt"],
+        ),
+    ] {
+        let url = oidc.begin("/", &wanted).await.unwrap().url;
+        assert!(parts.iter().all(|part| url.as_str().contains(part)), "{wanted:?}: {url}");
+        assert!(!absent.iter().any(|part| url.as_str().contains(part)), "{wanted:?}: {url}");
+    }
+}
+
+#[test]
+fn a_rule_that_lacks_a_method_alone_wants_any_new_sign_in() {
+    assert_eq!(Wanted::from(&StepUp::default()), Wanted::fresh());
+    let acr = StepUp { acr: vec!["gold".into()], max_age: None };
+    assert_eq!(Wanted::from(&acr), Wanted { acr: vec!["gold".into()], ..Wanted::default() });
 }
 
 #[tokio::test]
@@ -114,8 +187,8 @@ async fn keys_are_fetched_again_once_a_minute() {
 #[tokio::test]
 async fn the_answer_must_belong_to_the_flow() {
     let (_issuer, oidc) = start().await;
-    let mine = oidc.begin("/", false).await.unwrap();
-    let theirs = oidc.begin("/", false).await.unwrap();
+    let mine = oidc.begin("/", &Wanted::default()).await.unwrap();
+    let theirs = oidc.begin("/", &Wanted::default()).await.unwrap();
     let (state, code) = DevIssuer::sign_in_as("alice", &theirs).await.unwrap();
     let mine_state = mine.flow.state().to_owned();
     assert_eq!(oidc.finish(theirs.flow, "another", &code).await.unwrap_err(), OidcError::State);
@@ -123,7 +196,7 @@ async fn the_answer_must_belong_to_the_flow() {
     let injected = oidc.finish(mine.flow, &mine_state, &code).await.unwrap_err();
     assert_eq!(injected, OidcError::CodeRefused("invalid_grant".into()));
     assert_ne!(state, mine_state);
-    let invented = oidc.begin("/", false).await.unwrap();
+    let invented = oidc.begin("/", &Wanted::default()).await.unwrap();
     let state = invented.flow.state().to_owned();
     let refused = oidc.finish(invented.flow, &state, "invented").await.unwrap_err();
     assert_eq!(refused, OidcError::CodeRefused("invalid_grant".into()));
@@ -144,18 +217,18 @@ async fn the_gateway_starts_while_the_provider_is_down() {
     };
     assert!(Oidc::discover(settings.clone()).await.is_err());
     let oidc = Oidc::new(settings).unwrap();
-    let down = oidc.begin("/", false).await.unwrap_err();
+    let down = oidc.begin("/", &Wanted::default()).await.unwrap_err();
     assert!(matches!(down, OidcError::Unreachable(_)));
     assert!(!down.told().contains("127.0.0.1"));
 
     // Up again: not asked before the pause is over, then found.
     let issuer = DevIssuer::start(TcpListener::bind(address).await.unwrap(), &callback()).unwrap();
-    let waiting = oidc.begin("/", false).await.unwrap_err();
+    let waiting = oidc.begin("/", &Wanted::default()).await.unwrap_err();
     assert_eq!(waiting, OidcError::Unreachable("waiting before the next attempt".into()));
     pause();
     advance(Duration::from_secs(2)).await;
     resume();
-    let begin = oidc.begin("/", false).await.unwrap();
+    let begin = oidc.begin("/", &Wanted::default()).await.unwrap();
     assert!(begin.url.as_str().starts_with(issuer.issuer_url()));
 }
 
@@ -171,11 +244,29 @@ async fn settings_that_cannot_work_are_refused_at_once() {
     assert!(matches!(Oidc::discover(other).await.unwrap_err(), OidcError::Unreachable(_)), "compared letter by letter");
 }
 
+/// Whose sign-ins were told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Newcomers for Told {
+    fn signed_in<'a>(&'a self, who: &'a Identity) -> BoxFuture<'a, ()> {
+        self.0.lock().unwrap().push(who.email().to_owned());
+        Box::pin(async {})
+    }
+}
+
 #[tokio::test]
 async fn approve_as_signs_in_by_real_tokens() {
     let (_issuer, oidc) = start().await;
-    assert_eq!(ApproveAs::new(oidc.clone(), "alice".into()).sign_in().await.unwrap().email(), "alice@example.com");
-    assert!(ApproveAs::new(oidc, "mallory".into()).sign_in().await.is_err());
+    let told = Arc::new(Told::default());
+    let approve_as = |nickname: &str| ApproveAs::new(oidc.clone(), nickname.into(), told.clone());
+    assert_eq!(approve_as("alice").sign_in(None).await.unwrap().email(), "alice@example.com");
+    assert!(approve_as("mallory").sign_in(None).await.is_err());
+    let mfa = StepUp { acr: vec![ACR[1].into()], ..StepUp::default() };
+    assert_eq!(approve_as("alice").sign_in(Some(&mfa)).await.unwrap().acr(), Some(ACR[1]));
+    let unknown = StepUp { acr: vec!["urn:elsewhere".into()], ..StepUp::default() };
+    assert!(approve_as("alice").sign_in(Some(&unknown)).await.is_err());
+    assert_eq!(*told.0.lock().unwrap(), ["alice@example.com", "alice@example.com"], "who did sign in is told");
 }
 
 #[tokio::test]
@@ -187,7 +278,7 @@ async fn it_refuses_addresses_that_others_can_reach() {
 #[tokio::test]
 async fn its_page_has_a_button_for_everybody() {
     let (issuer, oidc) = start().await;
-    let begin = oidc.begin("/", false).await.unwrap();
+    let begin = oidc.begin("/", &Wanted::default()).await.unwrap();
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let page = client.get(begin.url).send().await.unwrap().text().await.unwrap();
     for person in &PEOPLE {

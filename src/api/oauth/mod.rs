@@ -216,7 +216,7 @@ async fn revoke(
     check_client(&headers, request.client_id)?;
     let caller = oauth.tokens.verify(&token, client.ip()).await.map_err(OauthError::Token)?;
     if let Some((sign_in, by)) = caller.and_then(|caller| Some((caller.sign_in()?, caller.name().to_owned()))) {
-        oauth.sign_ins.revoke(sign_in, &by).await?;
+        oauth.sign_ins.sign_out(sign_in, &by).await?;
     }
     Ok(StatusCode::OK)
 }

@@ -30,6 +30,11 @@ impl Page {
         Self { status: StatusCode::OK, title, body, forms_to: None }
     }
 
+    /// What its person may not do with the sign-in that there is.
+    pub(super) fn refusal(content: (&'static str, Markup)) -> Self {
+        Self { status: StatusCode::FORBIDDEN, ..Self::ok(content) }
+    }
+
     /// Its form's answer leads to this place, which is none of a request's making.
     pub(super) fn with_forms_to(self, place: &str) -> Self {
         Self { forms_to: Some(place.to_owned()), ..self }
@@ -76,6 +81,8 @@ impl From<LinkRefused> for Page {
             LinkRefused::OtherAddress { .. } | LinkRefused::OtherAddressForbidden { .. } => {
                 (StatusCode::FORBIDDEN, "Different places")
             }
+            LinkRefused::OtherPerson { .. } => (StatusCode::FORBIDDEN, "Another account"),
+            LinkRefused::NotEnough => (StatusCode::FORBIDDEN, "Another sign-in is needed"),
             LinkRefused::SignInExpired => (StatusCode::FORBIDDEN, "Sign-in expired"),
             LinkRefused::TooMany | LinkRefused::TooManyFromAddress => {
                 (StatusCode::TOO_MANY_REQUESTS, "Too many sign-ins")

@@ -77,7 +77,7 @@ pub(super) async fn ask(
         Err(refusal) => return *refusal,
     };
     let Some(session) = shared.browsers.session(&headers) else {
-        let aim = Aim { return_to: request.path(""), fresh: false, fresh_for: None };
+        let aim = Aim::at(request.path(""));
         return begin(&shared, &headers, client.ip(), aim).await;
     };
     let page = Page::ok(question(&request, &session, client));
@@ -95,7 +95,7 @@ pub(super) async fn sign_in_again(
         Ok(request) => request,
         Err(refusal) => return *refusal,
     };
-    let aim = Aim { return_to: request.path(""), fresh: true, fresh_for: None };
+    let aim = Aim::at(request.path("")).afresh();
     begin(&shared, &headers, client.ip(), aim).await
 }
 

@@ -46,9 +46,19 @@ pub(super) struct Session {
     pub(super) csrf: String,
     /// The link whose warning about different addresses it was shown.
     pub(super) warned: Option<Hashed>,
-    /// The link for which the person signed in afresh after that warning.
-    pub(super) fresh_for: Option<Hashed>,
+    /// What it was opened for.
+    pub(super) errand: Errand,
     opened: Instant,
+}
+
+/// What a browser was sent to the provider for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Errand {
+    /// The link for which the person signs in afresh after the warning about different addresses.
+    pub(super) fresh_for: Option<Hashed>,
+    /// The page that was not content with the sign-in before. Whom it sent off once it does not send off again: what
+    /// the provider does not confirm the first time it does not confirm the second.
+    pub(super) asked_by: Option<Hashed>,
 }
 
 /// A browser that was sent to the provider.
@@ -58,13 +68,18 @@ struct OnTheWay {
     address: IpAddr,
     expires: Instant,
     flow: Flow,
-    fresh_for: Option<Hashed>,
+    errand: Errand,
 }
 
 impl Session {
     /// The person, as they agree to something now.
     pub(super) fn approval(&self) -> Approval {
         Approval::new(self.identity.clone(), self.opened)
+    }
+
+    /// How long ago the browser came back from the provider.
+    pub(super) fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 }
 
@@ -92,10 +107,10 @@ impl Browsers {
         &self,
         headers: &HeaderMap,
         identity: Identity,
-        fresh_for: Option<Hashed>,
+        errand: Errand,
     ) -> Result<HeaderValue, NoRandomness> {
         let (id, csrf) = (random::code()?, random::code()?);
-        let session = Session { identity, csrf, warned: None, fresh_for, opened: Instant::now() };
+        let session = Session { identity, csrf, warned: None, errand, opened: Instant::now() };
         let mut tables = self.lock();
         if let Some(last) = cookie(headers, SESSION) {
             tables.sessions.remove(&random::hashed(last));
@@ -127,7 +142,7 @@ impl Browsers {
         headers: &HeaderMap,
         address: IpAddr,
         flow: Flow,
-        fresh_for: Option<Hashed>,
+        errand: Errand,
     ) -> Result<HeaderValue, NoRandomness> {
         // One cookie for all tabs of a browser: each flow is found by its own state.
         let browser = match cookie(headers, FLOW) {
@@ -139,12 +154,12 @@ impl Browsers {
         let (expires, hashed) = (Instant::now() + FLOW_LIFETIME, random::hashed(&browser));
         let mut tables = self.lock();
         tables.make_room_for_flow(address);
-        tables.flows.insert(state, OnTheWay { browser: hashed, address, expires, flow, fresh_for });
+        tables.flows.insert(state, OnTheWay { browser: hashed, address, expires, flow, errand });
         set_cookie(FLOW, &browser, Some(FLOW_LIFETIME))
     }
 
     /// The flow with this state, if this very browser began it. Somebody else's attempt does not spend it.
-    pub(super) fn welcome(&self, headers: &HeaderMap, state: &str) -> Option<(Flow, Option<Hashed>)> {
+    pub(super) fn welcome(&self, headers: &HeaderMap, state: &str) -> Option<(Flow, Errand)> {
         let browser = random::hashed(cookie(headers, FLOW)?);
         let state = random::hashed(state);
         let mut tables = self.lock();
@@ -152,7 +167,7 @@ impl Browsers {
         if found.browser != browser || found.expires <= Instant::now() {
             return None;
         }
-        tables.flows.remove(&state).map(|on_the_way| (on_the_way.flow, on_the_way.fresh_for))
+        tables.flows.remove(&state).map(|on_the_way| (on_the_way.flow, on_the_way.errand))
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {

@@ -46,7 +46,7 @@ pub(super) async fn ask(
     match shared.browsers.session(&headers) {
         Some(session) => Page::ok(form(&session)).into_response(),
         None => {
-            let aim = Aim { return_to: "/device".into(), fresh: false, fresh_for: None };
+            let aim = Aim::at("/device");
             begin(&shared, &headers, client.ip(), aim).await
         }
     }
@@ -59,7 +59,7 @@ pub(super) async fn sign_in_again(
     headers: HeaderMap,
 ) -> Response {
     let warned = shared.browsers.session(&headers).and_then(|session| session.warned);
-    let aim = Aim { return_to: "/device".into(), fresh: true, fresh_for: warned };
+    let aim = Aim::at("/device").afresh().confirming(warned);
     begin(&shared, &headers, client.ip(), aim).await
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn decide(
         Err(why) => return Page::from(why).into_response(),
     };
     let this = about(&asked.user_code);
-    let fresh = session.fresh_for == Some(this);
+    let fresh = session.errand.fresh_for == Some(this);
     let decided = match answer {
         Some(Answer::Approve) => {
             grants.approve_device(&user_code, session.approval(), browser, fresh).map(|()| approved())

@@ -10,6 +10,7 @@ mod browsers;
 mod device;
 mod guard;
 mod link;
+mod renew;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -31,14 +32,15 @@ use secrecy::SecretString;
 
 use self::answer::Page;
 use self::browsers::Browsers;
+pub use self::renew::Renewals;
 use crate::geo::Geo;
 use crate::identity::Identity;
 use crate::identity::approval::{Approval, RevokedPeople};
 use crate::identity::grants::Grants;
 use crate::identity::link::Links;
+use crate::identity::newcomers::Newcomers;
 use crate::identity::oidc::Oidc;
 use crate::identity::tokens::Role;
-use crate::store::Store;
 
 /// The longest body of a form, in bytes.
 const MAX_FORM: usize = 8 * 1024;
@@ -46,8 +48,6 @@ const MAX_FORM: usize = 8 * 1024;
 /// What the pages work on.
 #[derive(Clone)]
 pub struct PagesState {
-    /// The book, which remembers what the provider said of people last.
-    pub store: Store,
     /// The identity provider.
     pub oidc: Oidc,
     /// The links to approve.
@@ -62,6 +62,10 @@ pub struct PagesState {
     pub geo: Geo,
     /// What makes API tokens.
     pub tokens: Arc<dyn TokenIssuer>,
+    /// Who is told of every sign-in, before the browser hears of it.
+    pub newcomers: Arc<dyn Newcomers>,
+    /// What live sessions ask of a new sign-in.
+    pub renewals: Arc<dyn Renewals>,
 }
 
 /// Makes API tokens that act for a person.
@@ -96,6 +100,8 @@ pub fn router(state: PagesState) -> Router {
         .route("/signout", post(sign_in::sign_out))
         .route("/link/{code}", get(link::show).post(link::decide))
         .route("/link/{code}/sign-in", get(link::sign_in_again))
+        .route("/renew", get(renew::any))
+        .route("/renew/{session}", get(renew::one))
         .route("/token", get(token::ask).post(token::issue))
         .route("/oauth/authorize", get(authorize::ask).post(authorize::decide))
         .route("/oauth/authorize/sign-in", get(authorize::sign_in_again))

@@ -10,14 +10,45 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::answer::{Page, go};
+use super::browsers::Errand;
 use super::{Shared, guard, view};
+use crate::identity::oidc::Wanted;
 use crate::identity::random::{Hashed, NoRandomness};
 
 /// Where a sign-in leads: a path of ours, made by a handler and never read from a request.
 pub(super) struct Aim {
-    pub(super) return_to: String,
-    pub(super) fresh: bool,
-    pub(super) fresh_for: Option<Hashed>,
+    return_to: String,
+    wanted: Wanted,
+    errand: Errand,
+}
+
+impl Aim {
+    /// Any sign-in, and then this page.
+    pub(super) fn at(return_to: impl Into<String>) -> Self {
+        Self { return_to: return_to.into(), wanted: Wanted::default(), errand: Errand::default() }
+    }
+
+    /// A sign-in like this.
+    pub(super) fn wanting(self, wanted: Wanted) -> Self {
+        Self { wanted, ..self }
+    }
+
+    /// A new sign-in, whatever session the provider has.
+    pub(super) fn afresh(self) -> Self {
+        Self { wanted: self.wanted.afresh(), ..self }
+    }
+
+    /// A new sign-in confirms this link at another address.
+    pub(super) fn confirming(mut self, link: Option<Hashed>) -> Self {
+        self.errand.fresh_for = link;
+        self
+    }
+
+    /// This page is not content with the sign-in that there is.
+    pub(super) fn asked_by(mut self, page: Hashed) -> Self {
+        self.errand.asked_by = Some(page);
+        self
+    }
 }
 
 /// The provider's answer (RFC 6749 sections 4.1.2 and 4.1.2.1).
@@ -39,16 +70,16 @@ pub(super) async fn start(
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    begin(&shared, &headers, client.ip(), Aim { return_to: "/".into(), fresh: false, fresh_for: None }).await
+    begin(&shared, &headers, client.ip(), Aim::at("/")).await
 }
 
 /// Sends the browser to the provider.
 pub(super) async fn begin(shared: &Shared, headers: &HeaderMap, client: IpAddr, aim: Aim) -> Response {
-    let begun = match shared.pages.oidc.begin(&aim.return_to, aim.fresh).await {
+    let begun = match shared.pages.oidc.begin(&aim.return_to, &aim.wanted).await {
         Ok(begun) => begun,
         Err(error) => return Page::from(error).into_response(),
     };
-    match shared.browsers.send_off(headers, client, begun.flow, aim.fresh_for) {
+    match shared.browsers.send_off(headers, client, begun.flow, aim.errand) {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], go(begun.url.as_str())).into_response(),
         Err(error) => no_randomness(error),
     }
@@ -63,7 +94,7 @@ pub(super) async fn callback(
         return Page::failure(StatusCode::BAD_REQUEST, "Sign-in failed", "the answer has no state").into_response();
     };
     // Looked up before anything else: what another site put into this URL must not even be shown.
-    let Some((flow, fresh_for)) = shared.browsers.welcome(&headers, &state) else {
+    let Some((flow, errand)) = shared.browsers.welcome(&headers, &state) else {
         let words = "this sign-in was begun in another browser, was finished before, or took too long: start again";
         return Page::failure(StatusCode::BAD_REQUEST, "Sign-in failed", words).into_response();
     };
@@ -79,13 +110,14 @@ pub(super) async fn callback(
         Ok(identity) => identity,
         Err(error) => return Page::from(error).into_response(),
     };
-    // A sign-in that what lives would not hear of must not let anybody in either.
-    if let Err(error) = shared.pages.store.person_seen(&identity).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "a sign-in could not be written down");
+    // Before the browser is answered: what it opens next finds everything as the new sign-in made it. A sign-in that what
+    // lives does not hear of must not let anybody in either.
+    if let Err(error) = shared.pages.newcomers.signed_in(&identity).await {
+        tracing::error!(%error, "a sign-in could not be told");
         return Page::failure(StatusCode::SERVICE_UNAVAILABLE, "Sign-in failed", &error.to_string()).into_response();
     }
     tracing::info!(email = identity.email(), "signed in in a browser");
-    match shared.browsers.open(&headers, identity, fresh_for) {
+    match shared.browsers.open(&headers, identity, errand) {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], go(&return_to)).into_response(),
         Err(error) => no_randomness(error),
     }

@@ -18,7 +18,7 @@ pub(super) async fn ask(
     headers: HeaderMap,
 ) -> Response {
     let Some(session) = shared.browsers.session(&headers) else {
-        let aim = Aim { return_to: "/token".into(), fresh: false, fresh_for: None };
+        let aim = Aim::at("/token");
         return begin(&shared, &headers, client.ip(), aim).await;
     };
     let role = shared.pages.tokens.role_of(&session.identity);

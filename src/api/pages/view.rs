@@ -64,6 +64,9 @@ pub(super) fn question(asked: &Asked, session: &Session, browser: IpAddr, geo: &
             }
         }
         p { "A terminal asks to sign in as " strong { (session.identity.email()) } "." }
+        @if let Some(demand) = &asked.demand {
+            p { "A new sign-in is asked for because " (demand.why) "." }
+        }
         (requests(asked, geo))
         p { "If you did not just start this connection yourself, deny it: somebody may be trying to use your name." }
         form method="post" action={ "/link/" (code) } {
@@ -147,6 +150,27 @@ pub(super) fn token(issued: &IssuedToken) -> Content {
         p { "Send it as the header " code { "x-access-token" } "." }
     };
     ("Your token", body)
+}
+
+/// This sign-in does not do for a link; another one may.
+pub(super) fn another_sign_in(title: &'static str, words: &str, code: &str) -> Content {
+    let body = html! {
+        h1 { (title) }
+        p role="alert" { (words) "." }
+        p { a.button href={ "/link/" (code) "/sign-in" } { "Sign in again or as somebody else" } }
+    };
+    (title, body)
+}
+
+pub(super) fn renewed(session: &Session) -> Content {
+    let until = session.identity.expires().strftime("%H:%M UTC");
+    let body = html! {
+        h1 { "Signed in again" }
+        p { "You are signed in as " strong { (session.identity.email()) } "." }
+        p { "Your sign-in was renewed until " strong { (until) } "; your open sessions go on." }
+        p { "You can close this page." }
+    };
+    ("Signed in again", body)
 }
 
 pub(super) fn failure(title: &str, words: &str) -> Markup {

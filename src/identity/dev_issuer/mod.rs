@@ -2,6 +2,9 @@
 //!
 //! Pure logic; `api::dev_issuer` serves it, on loopback addresses only. `serve` must never reach it: a test holds that
 //! nothing but `demo` and tests names it. It can also issue wrong tokens ([`Flaw`]), so that tests see them refused.
+//!
+//! It keeps no sessions: every sign-in is a new one, with `auth_time` now, so whatever `max_age` and `prompt` ask for is
+//! met. A second factor is a word that somebody says, as everything here.
 
 mod people;
 #[cfg(test)]
@@ -29,6 +32,11 @@ use tokio::time::Instant;
 use super::random::{self, Hashed, NoRandomness};
 
 pub use self::people::{PEOPLE, Person};
+
+/// The class of a sign-in without and with a second factor (`acr`).
+pub const ACR: [&str; 2] = ["urn:gatescribe:dev:pwd", "urn:gatescribe:dev:mfa"];
+/// The methods of the same (`amr`, RFC 8176).
+const AMR: [&[&str]; 2] = [&["pwd"], &["pwd", "otp"]];
 
 /// How long a code may be redeemed.
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
@@ -62,6 +70,7 @@ pub enum Flaw {
     NoGroups,
     UserinfoOtherSubject,
     SignedInLongAgo,
+    SignedInAnHourAgo,
     NoAuthTime,
 }
 
@@ -76,6 +85,10 @@ pub struct AuthorizeRequest {
     nonce: String,
     code_challenge: String,
     code_challenge_method: String,
+    acr_values: Option<String>,
+    /// With how many factors the person signed in, as they said on the page. A program does not say: it has as many as
+    /// `acr_values` asks for.
+    factors: Option<u8>,
     /// Signs this person in without a page. Exists here and nowhere else.
     #[serde(rename = "as")]
     pub sign_in_as: Option<String>,
@@ -134,21 +147,24 @@ struct State {
 
 struct Code {
     person: &'static Person,
+    /// Which entry of [`ACR`] and [`AMR`].
+    class: usize,
     nonce: String,
     challenge: String,
     expires: Instant,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-struct Groups {
+struct Extra {
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<String>>,
+    department: String,
 }
 
-impl AdditionalClaims for Groups {}
+impl AdditionalClaims for Extra {}
 
-type Claims = IdTokenClaims<Groups, CoreGenderClaim>;
-type Token = IdToken<Groups, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
+type Claims = IdTokenClaims<Extra, CoreGenderClaim>;
+type Token = IdToken<Extra, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
 
 impl Issuer {
     /// An issuer at `url` (without a trailing slash) with one client, whose secret is made here.
@@ -200,6 +216,7 @@ impl Issuer {
             "id_token_signing_alg_values_supported": ["EdDSA"],
             "token_endpoint_auth_methods_supported": ["client_secret_post"],
             "code_challenge_methods_supported": ["S256"],
+            "acr_values_supported": ACR,
         })
     }
 
@@ -228,6 +245,7 @@ impl Issuer {
         let code = random::code()?;
         let issued = Code {
             person,
+            class: request.class(),
             nonce: request.nonce.clone(),
             challenge: request.code_challenge.clone(),
             expires: Instant::now() + CODE_LIFETIME,
@@ -338,8 +356,9 @@ impl Issuer {
         let person = code.person;
         let mut claims = json!({
             "iss": self.url, "aud": self.client_id, "sub": person.subject, "nonce": code.nonce,
-            "iat": now, "exp": now + TOKEN_LIFETIME, "auth_time": now,
+            "iat": now, "exp": now + TOKEN_LIFETIME, "auth_time": now, "acr": ACR[code.class], "amr": AMR[code.class],
             "email": person.email(), "email_verified": true, "groups": person.groups,
+            "department": person.department,
             "name": person.name, "nickname": person.nickname, "picture": person.picture(),
         });
         match flaw {
@@ -357,6 +376,7 @@ impl Issuer {
             Flaw::EmailNotVerified => claims["email_verified"] = json!(false),
             Flaw::NoGroups | Flaw::UserinfoOtherSubject => claims["groups"] = Value::Null,
             Flaw::SignedInLongAgo => claims["auth_time"] = json!(now - 30 * 24 * 3600),
+            Flaw::SignedInAnHourAgo => claims["auth_time"] = json!(now - 3600),
             Flaw::NoAuthTime => claims["auth_time"] = Value::Null,
             _ => {}
         }
@@ -365,6 +385,18 @@ impl Issuer {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AuthorizeRequest {
+    /// Whether a second factor is asked for: the first known value counts, unknown ones are passed over.
+    pub fn wants_second_factor(&self) -> bool {
+        let values = self.acr_values.as_deref().unwrap_or_default();
+        values.split(' ').find(|value| ACR.contains(value)) == Some(ACR[1])
+    }
+
+    fn class(&self) -> usize {
+        usize::from(self.factors.map_or_else(|| self.wants_second_factor(), |factors| factors > 1))
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Person {
     pub subject: &'static str,
     /// `groups`
     pub groups: &'static [&'static str],
+    /// `department`, a claim that is no standard one.
+    pub department: &'static str,
     colour: &'static str,
 }
 
@@ -32,9 +34,44 @@ impl Person {
 
 /// Everybody there is.
 pub const PEOPLE: [Person; 5] = [
-    Person { nickname: "alice", name: "Alice Archer", subject: "dev-1", groups: &["engineering"], colour: "2a6f97" },
-    Person { nickname: "bob", name: "Bob Baker", subject: "dev-2", groups: &["contractors"], colour: "bc6c25" },
-    Person { nickname: "admin", name: "Ada Minster", subject: "dev-3", groups: &["security"], colour: "6a4c93" },
-    Person { nickname: "audrey", name: "Audrey Lamb", subject: "dev-4", groups: &["audit"], colour: "588157" },
-    Person { nickname: "oscar", name: "Oscar Quinn", subject: "dev-5", groups: &["oncall"], colour: "b5838d" },
+    Person {
+        nickname: "alice",
+        name: "Alice Archer",
+        subject: "dev-1",
+        groups: &["engineering"],
+        department: "platform",
+        colour: "2a6f97",
+    },
+    Person {
+        nickname: "bob",
+        name: "Bob Baker",
+        subject: "dev-2",
+        groups: &["contractors"],
+        department: "external",
+        colour: "bc6c25",
+    },
+    Person {
+        nickname: "admin",
+        name: "Ada Minster",
+        subject: "dev-3",
+        groups: &["security"],
+        department: "security",
+        colour: "6a4c93",
+    },
+    Person {
+        nickname: "audrey",
+        name: "Audrey Lamb",
+        subject: "dev-4",
+        groups: &["audit"],
+        department: "compliance",
+        colour: "588157",
+    },
+    Person {
+        nickname: "oscar",
+        name: "Oscar Quinn",
+        subject: "dev-5",
+        groups: &["oncall"],
+        department: "operations",
+        colour: "b5838d",
+    },
 ];

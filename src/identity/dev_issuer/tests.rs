@@ -16,6 +16,8 @@ fn request() -> AuthorizeRequest {
         nonce: "n".into(),
         code_challenge: PkceCodeChallenge::from_code_verifier_sha256(&verifier).as_str().into(),
         code_challenge_method: "S256".into(),
+        acr_values: None,
+        factors: None,
         sign_in_as: None,
     }
 }
@@ -69,4 +71,21 @@ fn only_the_registered_client_with_pkce_is_served() {
     assert_eq!(issuer.sign_in(&request(), "mallory").unwrap_err(), Refused::InvalidRequest);
     let url = issuer.sign_in(&request(), "bob").unwrap();
     assert!(url.query_pairs().any(|(name, value)| name == "state" && value == "s&t"));
+}
+
+#[test]
+fn a_second_factor_is_told_where_it_is_asked_for_or_where_the_person_says_so() {
+    let [one, two] = ACR;
+    for (asked, said, told) in [
+        (None, None, 0),
+        (Some(two), None, 1),
+        (Some("urn:elsewhere"), None, 0),
+        (Some("urn:elsewhere urn:gatescribe:dev:mfa urn:gatescribe:dev:pwd"), None, 1),
+        (Some("urn:gatescribe:dev:pwd urn:gatescribe:dev:mfa"), None, 0),
+        (Some(one), Some(2), 1),
+        (Some(two), Some(1), 0),
+    ] {
+        let request = AuthorizeRequest { acr_values: asked.map(Into::into), factors: said, ..request() };
+        assert_eq!(request.class(), told, "{asked:?} {said:?}");
+    }
 }

@@ -6,6 +6,7 @@
 //! that colleague look twice. A link in the table always has a living [`Waiting`], so the table is bounded by the
 //! connections there are.
 
+mod demand;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,9 @@ use self::table::Table;
 use super::approval::Approval;
 use super::{Identity, random};
 use crate::error::{Fault, UserFacing};
+use crate::policy::StepUp;
 
+pub use self::demand::Demand;
 pub use self::waiting::{Answer, LinkState, Waiting};
 
 /// What a terminal is told whose link ends because another process answers browsers now.
@@ -71,6 +74,8 @@ pub struct Asks {
     pub software: String,
     /// The `SHA256:…` fingerprint of a key that was proved by signature on this connection.
     pub proven_key: Option<String>,
+    /// What the sign-in must prove, where the person is known and that was not enough.
+    pub demand: Option<Demand>,
 }
 
 /// A pending link, as the browser sees it.
@@ -78,6 +83,8 @@ pub struct Asks {
 pub struct Asked {
     /// Every connection that waits on this link; more than one only where all proved the same key.
     pub asks: Vec<Asks>,
+    /// What the sign-in must prove; the same for all of them.
+    pub demand: Option<Demand>,
     /// When the first of them asked.
     pub since: Timestamp,
     /// What the browser's address means for this link.
@@ -142,6 +149,15 @@ pub enum LinkRefused {
         /// Where the browser is.
         browser: IpAddr,
     },
+    /// The person is known already, and somebody else wants to approve.
+    #[error("this link is for {whose}")]
+    OtherPerson {
+        /// The e-mail address of the person whose link it is.
+        whose: String,
+    },
+    /// The sign-in in the browser does not prove what the link must prove.
+    #[error("the approving sign-in is not new enough or not of the right class")]
+    NotEnough,
     /// The sign-in in the browser has ended.
     #[error("the approving sign-in has expired")]
     SignInExpired,
@@ -161,8 +177,8 @@ pub enum LinkRefused {
 
 /// Signs somebody in without a browser. Only `demo --approve-as` and tests have one.
 pub trait Approver: Send + Sync + 'static {
-    /// A verified identity, or words for the terminal.
-    fn sign_in(&self) -> BoxFuture<'static, Result<Identity, String>>;
+    /// A verified identity, or words for the terminal. `step_up` is what the sign-in must prove.
+    fn sign_in(&self, step_up: Option<&StepUp>) -> BoxFuture<'static, Result<Identity, String>>;
 }
 
 /// All links of the gateway. Cheap to clone.
@@ -187,15 +203,17 @@ impl Links {
         Self(Arc::new(Shared { settings, approver: Some(approver), table: Mutex::default() }))
     }
 
-    /// A link for one connection. It joins one that is pending only if both proved the same key, from the same address.
+    /// A link for one connection. It joins one that is pending only if both proved the same key, from the same address,
+    /// and nobody's sign-in must prove more than the other's.
     ///
     /// The text in `asks` is cut to 64 printable ASCII characters each. Must run inside a tokio runtime.
     pub fn request(&self, asks: Asks) -> Result<Waiting, LinkRefused> {
         let asks = asks.sanitised();
+        let step_up = asks.demand.as_ref().map(|demand| demand.step_up.clone());
         let settings = &self.0.settings;
         let (code, id, ticket, changes, expires) = self.0.lock().request(asks, settings, Timestamp::now())?;
         if let Some(approver) = &self.0.approver {
-            tokio::spawn(approve_alone(self.clone(), id, approver.sign_in()));
+            tokio::spawn(approve_alone(self.clone(), id, approver.sign_in(step_up.as_ref())));
         }
         Ok(Waiting::new(self.clone(), id, ticket, self.url(&code), changes, expires))
     }
@@ -278,6 +296,7 @@ impl Asks {
             login: self.login.as_deref().map(printable),
             software: printable(&self.software),
             proven_key: self.proven_key,
+            demand: self.demand,
             client: self.client,
         }
     }
@@ -299,6 +318,8 @@ impl UserFacing for LinkRefused {
                 "this browser is at {browser}, the terminal that asks is at {terminal}: \
                  both must be at the same address here"
             ),
+            Self::OtherPerson { whose } => format!("this link is for {whose}, sign in with that account"),
+            Self::NotEnough => "this link asks for a newer or another sign-in, open it again to sign in".into(),
             Self::SignInExpired => "your sign-in has expired, sign in again".into(),
             Self::TooMany => "too many connections wait for a sign-in, try again in a few minutes".into(),
             Self::TooManyFromAddress => {
@@ -327,11 +348,17 @@ async fn approve_alone(links: Links, id: random::Hashed, sign_in: BoxFuture<'sta
     let since = Instant::now();
     let signed_in = sign_in.await;
     let mut table = links.0.lock();
-    // The connection may have gone meanwhile; then there is nothing to do.
-    let _ = match signed_in {
+    let done = match signed_in {
         Ok(identity) => table.sign_in(id, Approval::new(identity, since)),
         Err(words) => table.refuse(id, words),
     };
+    match done {
+        Err(why @ (LinkRefused::OtherPerson { .. } | LinkRefused::NotEnough)) => {
+            let _ = table.refuse(id, why.told());
+        }
+        // The connection may have gone meanwhile; then there is nothing to do.
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// At most 64 printable ASCII characters; what else the client sent becomes `?`.

@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::waiting::{Answer, LinkState};
-use super::{Asked, Asks, Digits, LinkRefused, LinkSettings, OtherAddress, Place, REVOKED, UPGRADED, same_place};
+use super::{
+    Asked, Asks, Demand, Digits, LinkRefused, LinkSettings, OtherAddress, Place, REVOKED, UPGRADED, same_place,
+};
 use crate::identity::approval::Approval;
 use crate::identity::random::{self, Hashed};
 
@@ -76,7 +78,7 @@ impl Table {
     pub(super) fn look(&mut self, id: Hashed, browser: IpAddr, other: OtherAddress) -> Result<Asked, LinkRefused> {
         let link = self.pending(id)?;
         let asks: Vec<Asks> = link.waiting.iter().map(|(_, asks)| asks.clone()).collect();
-        Ok(Asked { asks, since: link.since, place: link.place(browser, other) })
+        Ok(Asked { asks, demand: link.demand().cloned(), since: link.since, place: link.place(browser, other) })
     }
 
     pub(super) fn approve(
@@ -92,6 +94,7 @@ impl Table {
             Place::Forbidden { terminal } => return Err(LinkRefused::OtherAddressForbidden { terminal, browser }),
             Place::Same | Place::Other { .. } => {}
         }
+        link.check(&approval)?;
         link.approved = Some(Approved { approval, digits, tries_left: TRIES });
         link.state.send_replace(LinkState::AsksDigits);
         Ok(())
@@ -121,7 +124,7 @@ impl Table {
 
     /// Signs a link's connections in without digits.
     pub(super) fn sign_in(&mut self, id: Hashed, approval: Approval) -> Result<(), LinkRefused> {
-        self.pending(id)?;
+        self.pending(id)?.check(&approval)?;
         self.end(id, LinkState::SignedIn(approval), LinkRefused::Used);
         Ok(())
     }
@@ -211,6 +214,20 @@ impl Link {
             && asks.proven_key.is_some()
             && asks.proven_key == first.proven_key
             && same_place(asks.client.ip(), first.client.ip())
+            && match (&asks.demand, &first.demand) {
+                (None, None) => true,
+                (Some(one), Some(other)) => one.is_same(other),
+                _ => false,
+            }
+    }
+
+    /// All of a link's connections demand the same: `may_join`.
+    fn demand(&self) -> Option<&Demand> {
+        self.waiting.first().and_then(|(_, asks)| asks.demand.as_ref())
+    }
+
+    fn check(&self, approval: &Approval) -> Result<(), LinkRefused> {
+        self.demand().map_or(Ok(()), |demand| demand.check(approval.identity(), Timestamp::now()))
     }
 
     fn place(&self, browser: IpAddr, other: OtherAddress) -> Place {

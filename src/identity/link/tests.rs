@@ -20,6 +20,7 @@ fn asks(client: &str, key: Option<&str>) -> Asks {
         client: client.parse().unwrap(),
         software: "SSH-2.0-OpenSSH_9.2".into(),
         proven_key: key.map(str::to_owned),
+        demand: None,
     }
 }
 
@@ -239,7 +240,7 @@ async fn an_expired_sign_in_approves_nothing() {
 struct Always(Result<Identity, String>);
 
 impl Approver for Always {
-    fn sign_in(&self) -> BoxFuture<'static, Result<Identity, String>> {
+    fn sign_in(&self, _: Option<&StepUp>) -> BoxFuture<'static, Result<Identity, String>> {
         Box::pin(std::future::ready(self.0.clone()))
     }
 }
@@ -271,4 +272,87 @@ async fn closing_ends_every_link_with_words_and_makes_no_more() {
     assert_eq!(asked.answer(digits.as_str()), Answer::Void, "also where the digits were asked for");
     assert_eq!(links.look(&code(&pending), HERE).unwrap_err(), LinkRefused::Upgraded);
     assert_eq!(links.request(asks("192.0.2.1:5002", None)).unwrap_err(), LinkRefused::Upgraded);
+}
+
+fn demand(acr: &[&str], max_age: Option<u64>) -> Demand {
+    let acr = acr.iter().map(|acr| (*acr).to_owned()).collect();
+    let step_up = StepUp { max_age: max_age.map(Duration::from_secs), acr };
+    Demand { step_up, whose: alice(), why: "a rule asks for it".into() }
+}
+
+fn demanding(client: &str, key: &str, demand: Option<Demand>) -> Asks {
+    Asks { demand, ..asks(client, Some(key)) }
+}
+
+#[test]
+fn a_demand_is_met_by_the_same_person_with_the_class_and_the_age() {
+    let now = Timestamp::now();
+    let ago = |seconds: i64| now - SignedDuration::from_secs(seconds);
+    let gold = || Some("gold".to_owned());
+    for (demand, who, met) in [
+        (demand(&[], None), alice(), true),
+        (demand(&[], Some(60)), Identity { signed_in: ago(59), ..alice() }, true),
+        (demand(&[], Some(60)), Identity { signed_in: ago(60), ..alice() }, false),
+        (demand(&[], Some(60)), Identity { signed_in: ago(-30), ..alice() }, true),
+        (demand(&["silver", "gold"], None), Identity { acr: gold(), ..alice() }, true),
+        (demand(&["silver"], None), Identity { acr: gold(), ..alice() }, false),
+        (demand(&["silver"], None), alice(), false),
+        (demand(&["gold"], Some(60)), Identity { acr: gold(), signed_in: ago(61), ..alice() }, false),
+        (demand(&["gold"], Some(60)), Identity { acr: gold(), email: "alice@other.example".into(), ..alice() }, true),
+    ] {
+        let expected = if met { Ok(()) } else { Err(LinkRefused::NotEnough) };
+        assert_eq!(demand.check(&who, now), expected, "{demand:?} {who:?}");
+    }
+    let other_person = LinkRefused::OtherPerson { whose: "alice@example.com".into() };
+    let bob = Identity { subject: "2".into(), ..alice() };
+    assert_eq!(demand(&[], None).check(&bob, now), Err(other_person.clone()));
+    // The subject alone is nobody: another provider may have given the same to somebody else.
+    let namesake = Identity { issuer: "https://other.example.com".into(), ..alice() };
+    assert_eq!(demand(&[], None).check(&namesake, now), Err(other_person));
+}
+
+#[tokio::test]
+async fn a_link_that_demands_more_is_approved_by_its_person_with_it_alone() {
+    let links = Links::new(settings());
+    let gold = demand(&["gold"], None);
+    let mut waiting = links.request(demanding("192.0.2.1:5000", "SHA256:a", Some(gold.clone()))).unwrap();
+    let code = code(&waiting);
+    assert_eq!(links.look(&code, HERE).unwrap().demand, Some(gold));
+    let bob = Identity { subject: "2".into(), acr: Some("gold".into()), ..alice() };
+    let refused = links.approve(&code, bob, HERE, false).unwrap_err();
+    assert_eq!(refused.told(), "this link is for alice@example.com, sign in with that account");
+    assert_eq!(links.approve(&code, alice(), HERE, true).unwrap_err(), LinkRefused::NotEnough);
+    assert_eq!(waiting.state(), LinkState::Pending, "none of that used it up");
+    let good = Identity { acr: Some("gold".into()), ..alice() };
+    let digits = links.approve(&code, good, HERE, false).unwrap();
+    assert!(matches!(waiting.answer(digits.as_str()), Answer::Right(_)));
+}
+
+#[tokio::test]
+async fn links_that_demand_different_things_are_not_shared() {
+    let links = Links::new(settings());
+    let request = |demand| links.request(demanding("192.0.2.1:5000", "SHA256:a", demand)).unwrap();
+    let plain = request(None);
+    let gold = request(Some(demand(&["gold"], None)));
+    let new = request(Some(demand(&["gold"], Some(60))));
+    assert!(plain.url() != gold.url() && gold.url() != new.url() && plain.url() != new.url());
+    drop(plain);
+    let bobs = Demand { whose: Identity { subject: "2".into(), ..alice() }, ..demand(&["gold"], None) };
+    let bobs = request(Some(bobs));
+    assert_ne!(gold.url(), bobs.url());
+    drop(bobs);
+    // The same person, known by an older sign-in and told other words.
+    let older = Identity { signed_in: Timestamp::UNIX_EPOCH, ..alice() };
+    let same = Demand { whose: older, why: "in other words".into(), ..demand(&["gold"], None) };
+    assert_eq!(gold.url(), request(Some(same)).url());
+}
+
+#[tokio::test]
+async fn an_approver_signs_in_as_the_person_of_the_link_alone() {
+    let bob = Identity { subject: "2".into(), ..alice() };
+    let links = Links::approved_by(settings(), Arc::new(Always(Ok(bob))));
+    let mut waiting = links.request(demanding("192.0.2.1:5000", "SHA256:a", Some(demand(&[], None)))).unwrap();
+    waiting.changed().await;
+    let words = "this link is for alice@example.com, sign in with that account";
+    assert_eq!(waiting.state(), LinkState::Refused(words.into()));
 }

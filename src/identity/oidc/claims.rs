@@ -15,10 +15,10 @@ use openidconnect::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::error::{OidcError, Rejection};
+use super::error::{OidcError, Rejection, Unconfirmed};
 use super::http::Http;
 use super::provider::told;
-use super::{Client, Identity, OidcSettings, Tokens};
+use super::{Client, Identity, OidcSettings, Tokens, Wanted};
 
 /// How far the provider's clock and ours may be apart.
 const SKEW: SignedDuration = SignedDuration::from_secs(60);
@@ -56,7 +56,7 @@ pub(super) struct Checks<'a> {
     pub(super) settings: &'a OidcSettings,
     pub(super) nonce: &'a Nonce,
     pub(super) begun: Timestamp,
-    pub(super) fresh: bool,
+    pub(super) wanted: &'a Wanted,
 }
 
 /// A token that failed: on the key alone newer keys may help.
@@ -99,6 +99,9 @@ impl Checks<'_> {
     /// The identity of a person whose token has passed [`Checks::verify`].
     pub(super) fn identity(&self, person: Person, claims: &Claims) -> Result<Identity, OidcError> {
         let signed_in = self.signed_in(claims)?;
+        if !self.wanted.takes_class(claims.auth_context_ref().map(|acr| acr.as_str())) {
+            return Err(OidcError::Unconfirmed(Unconfirmed::Class));
+        }
         let lifetime = SignedDuration::try_from(self.settings.session_lifetime)
             .map_err(|error| OidcError::Settings(error.to_string()))?;
         let expires = signed_in.checked_add(lifetime).map_err(|error| OidcError::Settings(error.to_string()))?;
@@ -157,16 +160,23 @@ impl Checks<'_> {
         let impossible = |_| OidcError::Rejected(Rejection::Time);
         let at = match claims.auth_time() {
             Some(at) => at.timestamp(),
-            None if self.fresh => return Err(OidcError::NotFresh),
+            None if self.wanted.fresh => return Err(OidcError::NotFresh),
+            None if self.wanted.max_age.is_some() => return Err(OidcError::Unconfirmed(Unconfirmed::Age)),
             None => claims.issue_time().timestamp(),
         };
         let at = Timestamp::from_second(at).map_err(impossible)?;
         if at > Timestamp::now() + SKEW {
             return Err(OidcError::Rejected(Rejection::Time));
         }
-        // `prompt=login` can be cut out of the URL on its way through the browser; `auth_time` cannot be forged.
-        if self.fresh && at < self.begun - SKEW {
+        // `prompt` and `max_age` can be cut out of the URL on its way through the browser; `auth_time` cannot be forged.
+        if self.wanted.fresh && at < self.begun - SKEW {
             return Err(OidcError::NotFresh);
+        }
+        if let Some(most) = self.wanted.max_age {
+            let most = SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX);
+            if self.begun.duration_since(at) > most.saturating_add(SKEW) {
+                return Err(OidcError::Unconfirmed(Unconfirmed::Age));
+            }
         }
         Ok(at)
     }

@@ -38,6 +38,20 @@ pub enum OidcError {
     /// A fresh sign-in was demanded, and the provider does not say that there was one.
     #[error("the provider does not vouch for a fresh sign-in")]
     NotFresh,
+    /// A newer or a better sign-in was asked for, and the token does not say that it is one.
+    #[error("the provider does not confirm what was asked of the sign-in: {0}")]
+    Unconfirmed(Unconfirmed),
+}
+
+/// What was asked of a sign-in and is not in its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unconfirmed {
+    /// `auth_time` within `max_age`.
+    #[error("auth_time")]
+    Age,
+    /// `acr` among `acr_values`.
+    #[error("acr")]
+    Class,
 }
 
 /// Which check of the ID token failed.
@@ -92,15 +106,28 @@ impl UserFacing for OidcError {
             }
             Self::TooOld => "your sign-in at the identity provider is too old, sign out there and start again".into(),
             Self::NotFresh => "the identity provider does not say that you signed in just now, start again".into(),
+            Self::Unconfirmed(Unconfirmed::Age) => {
+                "your identity provider did not confirm that you signed in as newly as is asked for here, sign in again; \
+                 if that does not help, ask an administrator"
+                    .into()
+            }
+            Self::Unconfirmed(Unconfirmed::Class) => {
+                "your identity provider did not confirm the kind of sign-in that is asked for here, \
+                 ask an administrator"
+                    .into()
+            }
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
             Self::Settings(_) => Fault::Gateway,
-            Self::State | Self::CodeRefused(_) | Self::EmailNotVerified | Self::TooOld | Self::NotFresh => {
-                Fault::Client
-            }
+            Self::State
+            | Self::CodeRefused(_)
+            | Self::EmailNotVerified
+            | Self::TooOld
+            | Self::NotFresh
+            | Self::Unconfirmed(_) => Fault::Client,
             _ => Fault::Upstream,
         }
     }

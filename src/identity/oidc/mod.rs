@@ -21,9 +21,9 @@ use openidconnect::core::{
     CoreRevocableToken, CoreRevocationErrorResponse, CoreTokenIntrospectionResponse, CoreTokenType,
 };
 use openidconnect::{
-    AuthType, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, IdTokenFields, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
-    RequestTokenError, Scope, StandardErrorResponse, StandardTokenResponse,
+    AuthType, AuthenticationContextClass, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, IdTokenFields, Nonce, PkceCodeChallenge, PkceCodeVerifier,
+    RedirectUrl, RequestTokenError, Scope, StandardErrorResponse, StandardTokenResponse,
 };
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -31,8 +31,9 @@ use secrecy::{ExposeSecret, SecretString};
 use self::claims::Extra;
 use self::provider::{Provider, told};
 use super::{Identity, random};
+use crate::policy::StepUp;
 
-pub use self::error::{OidcError, Rejection};
+pub use self::error::{OidcError, Rejection, Unconfirmed};
 
 /// `[oidc]` and where the provider sends the browser back to.
 #[derive(Clone, Debug)]
@@ -60,6 +61,17 @@ struct Inner {
     provider: Provider,
 }
 
+/// What a sign-in must be like beside right. The default takes any that is not older than `session_lifetime`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The person signs in anew, whatever session the provider has.
+    pub fresh: bool,
+    /// Not longer ago than this (`max_age`). More than `session_lifetime` means nothing more.
+    pub max_age: Option<Duration>,
+    /// Of one of these classes (`acr_values`). Empty: of any.
+    pub acr: Vec<String>,
+}
+
 /// A sign-in that begins: where to send the browser, and what to keep until it comes back.
 #[derive(Debug)]
 pub struct Begin {
@@ -75,7 +87,7 @@ pub struct Flow {
     nonce: Nonce,
     verifier: PkceCodeVerifier,
     return_to: String,
-    fresh: bool,
+    wanted: Wanted,
     begun: Timestamp,
 }
 
@@ -136,8 +148,9 @@ impl Oidc {
         self.0.provider.is_known()
     }
 
-    /// Begins a sign-in. `fresh` demands that the person signs in anew, whatever session the provider has.
-    pub async fn begin(&self, return_to: &str, fresh: bool) -> Result<Begin, OidcError> {
+    /// Begins a sign-in that must be as `wanted`. The browser may cut that out of the URL: [`Oidc::finish`] looks at the
+    /// token.
+    pub async fn begin(&self, return_to: &str, wanted: &Wanted) -> Result<Begin, OidcError> {
         let published = self.0.provider.published().await?;
         let client = self.client(&published)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
@@ -147,15 +160,19 @@ impl Oidc {
             .add_scope(Scope::new("profile".into()))
             .set_pkce_challenge(challenge)
             // Makes the provider ask again when its own session is older, and makes it say when the person signed in.
-            .set_max_age(if fresh { Duration::ZERO } else { self.0.settings.session_lifetime });
+            .set_max_age(wanted.asked_age(self.0.settings.session_lifetime));
+        for acr in &wanted.acr {
+            request = request.add_auth_context_value(AuthenticationContextClass::new(acr.clone()));
+        }
         if published.scopes_supported().is_some_and(|scopes| scopes.iter().any(|scope| scope.as_str() == "groups")) {
             request = request.add_scope(Scope::new("groups".into()));
         }
-        if fresh {
+        if wanted.fresh {
             request = request.add_prompt(CoreAuthPrompt::Login);
         }
         let (url, state, nonce) = request.url();
-        let flow = Flow { state, nonce, verifier, return_to: return_to.to_owned(), fresh, begun: Timestamp::now() };
+        let (return_to, wanted) = (return_to.to_owned(), wanted.clone());
+        let flow = Flow { state, nonce, verifier, return_to, wanted, begun: Timestamp::now() };
         Ok(Begin { url, flow })
     }
 
@@ -165,9 +182,9 @@ impl Oidc {
             return Err(OidcError::State);
         }
         let published = self.0.provider.published().await?;
-        let Flow { nonce, verifier, fresh, begun, .. } = flow;
+        let Flow { nonce, verifier, wanted, begun, .. } = flow;
         let tokens = self.redeem(&published, code, verifier).await?;
-        let checks = claims::Checks { settings: &self.0.settings, nonce: &nonce, begun, fresh };
+        let checks = claims::Checks { settings: &self.0.settings, nonce: &nonce, begun, wanted: &wanted };
         match checks.verify(&published, &tokens) {
             Err(claims::Unverified::Key) => {
                 let newer = self.0.provider.newer_keys(&published).await;
@@ -226,6 +243,40 @@ impl Oidc {
     }
 }
 
+impl Wanted {
+    /// Any time ago and of any class, but anew.
+    pub fn fresh() -> Self {
+        Self { fresh: true, ..Self::default() }
+    }
+
+    /// The same, but anew.
+    pub fn afresh(self) -> Self {
+        Self { fresh: true, ..self }
+    }
+
+    /// Whether the class that the provider vouches for is one of those that are wanted.
+    pub fn takes_class(&self, acr: Option<&str>) -> bool {
+        self.acr.is_empty() || acr.is_some_and(|acr| self.acr.iter().any(|wanted| wanted == acr))
+    }
+
+    /// The `max_age` that the provider is asked for.
+    fn asked_age(&self, session_lifetime: Duration) -> Duration {
+        match self.fresh {
+            true => Duration::ZERO,
+            false => self.max_age.unwrap_or(session_lifetime).min(session_lifetime),
+        }
+    }
+}
+
+/// Where a rule lacks neither time nor class but a method (`amr`), nothing in a request asks for it: a new sign-in lets
+/// the person choose another method.
+impl From<&StepUp> for Wanted {
+    fn from(step_up: &StepUp) -> Self {
+        let StepUp { max_age, acr } = step_up;
+        Self { fresh: max_age.is_none() && acr.is_empty(), max_age: *max_age, acr: acr.clone() }
+    }
+}
+
 impl Flow {
     /// The `state` parameter: what the provider's answer is recognised by.
     pub fn state(&self) -> &str {
@@ -240,7 +291,7 @@ impl Flow {
 
 impl std::fmt::Debug for Flow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flow").field("return_to", &self.return_to).field("fresh", &self.fresh).finish_non_exhaustive()
+        f.debug_struct("Flow").field("return_to", &self.return_to).field("wanted", &self.wanted).finish_non_exhaustive()
     }
 }
 

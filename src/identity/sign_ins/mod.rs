@@ -267,7 +267,17 @@ impl SignIns {
         }
     }
 
-    /// Revokes a sign-in with all that it issued. `false`: it had ended before.
+    /// Ends a sign-in whose owner is done with it, with all that it issued. What is open goes on: whoever signs in anew ends
+    /// the sign-in before.
+    pub async fn sign_out(&self, sign_in: Uuid, by: &str) -> Result<bool, SignInError> {
+        let ended = self.0.store.sign_out(sign_in, by, Timestamp::now()).await?;
+        if ended {
+            tracing::info!(%sign_in, by, "signed out");
+        }
+        Ok(ended)
+    }
+
+    /// Revokes a sign-in with all that it issued; what was opened by it ends. `false`: it had ended before.
     pub async fn revoke(&self, sign_in: Uuid, by: &str) -> Result<bool, SignInError> {
         let revoked = self.0.store.revoke_sign_in(sign_in, by, Timestamp::now()).await?;
         if revoked {

@@ -63,6 +63,15 @@ impl Store {
 
     /// Revokes a sign-in and so all that it issued. `false`: there is none, or it was revoked before.
     pub async fn revoke_sign_in(&self, id: Uuid, by: &str, now: Timestamp) -> Result<bool, StoreError> {
+        self.end_sign_in(id, by, now, true).await
+    }
+
+    /// Ends a sign-in whose owner is done with it: nothing more is opened by it, and what is open goes on.
+    pub async fn sign_out(&self, id: Uuid, by: &str, now: Timestamp) -> Result<bool, StoreError> {
+        self.end_sign_in(id, by, now, false).await
+    }
+
+    async fn end_sign_in(&self, id: Uuid, by: &str, now: Timestamp, told: bool) -> Result<bool, StoreError> {
         let by = by.to_owned();
         self.writes
             .call(move |db| {
@@ -70,7 +79,7 @@ impl Store {
                     "UPDATE sign_ins SET revoked = ?2, revoked_by = ?3 WHERE sign_in_id = ?1 AND revoked IS NULL",
                 )?;
                 let revoked = revoke.execute(params![Id(id), Time(now), by])? > 0;
-                if revoked {
+                if revoked && told {
                     changes::add(db, &Change::SignInRevoked(id))?;
                 }
                 Ok(revoked)

@@ -18,7 +18,7 @@ use super::*;
 use crate::api::dev_issuer::DevIssuer;
 use crate::identity::grants::GrantSettings;
 use crate::identity::link::{Answer, Asks, LinkSettings, LinkState, OtherAddress, Waiting};
-use crate::identity::oidc::{Begin, OidcSettings};
+use crate::identity::oidc::{Begin, OidcSettings, Wanted};
 use crate::store::testing::Book;
 
 const ORIGIN: &str = "https://access.example.com:8443";
@@ -76,7 +76,6 @@ impl Site {
         let grants = Grants::new(GrantSettings { device_groups: vec!["engineering".into()], other_address });
         let book = Book::new();
         let router = router(PagesState {
-            store: book.clone(),
             oidc,
             links: links.clone(),
             grants: grants.clone(),
@@ -84,6 +83,8 @@ impl Site {
             public_url: ORIGIN.parse().unwrap(),
             geo: Geo::default(),
             tokens: Arc::new(Issues),
+            newcomers: Arc::new(crate::store::Store::clone(&book)),
+            renewals: Arc::new(()),
         });
         Self { router, links, grants, book, _issuer: issuer }
     }
@@ -99,6 +100,7 @@ impl Site {
             client: "192.0.2.1:5000".parse().unwrap(),
             software: "SSH-2.0-OpenSSH_9.2".into(),
             proven_key: None,
+            demand: None,
         });
         let waiting = waiting.unwrap();
         let path = waiting.url().strip_prefix(ORIGIN).unwrap().to_owned();

@@ -177,6 +177,8 @@ async fn a_provider_that_is_down_gets_a_page() {
         public_url: "https://localhost:8443".parse().unwrap(),
         geo: Geo::default(),
         tokens: Arc::new(Issues),
+        newcomers: Arc::new(()),
+        renewals: Arc::new(()),
     };
     let site = Site { router: router(pages), ..site };
     let page = site.browser(HERE).get("/sign-in").await;
@@ -276,7 +278,7 @@ async fn secrets_do_not_show_in_debug_output() {
     let (waiting, _) = site.waiting();
     let callback: Url = format!("{ORIGIN}/oidc/callback").parse().unwrap();
     let oidc = Oidc::discover(site._issuer.settings(callback, Duration::from_secs(60))).await.unwrap();
-    let Begin { flow, .. } = oidc.begin("/", false).await.unwrap();
+    let Begin { flow, .. } = oidc.begin("/", &Wanted::default()).await.unwrap();
     let code = waiting.url().rsplit('/').next().unwrap();
     let shown = format!("{waiting:?} {flow:?} {:?} {oidc:?}", site.links);
     assert!(!shown.contains(code) && !shown.contains(flow.state()), "{shown}");

@@ -4,6 +4,12 @@
 //! shown say what was wrong with it. A key that is proved by signature and not remembered is partial success: the link that follows then vouches for it.
 //! A denial is one round with the reason and then no method left, because OpenSSH tries three times otherwise. Before
 //! sign-in an unknown socket answers exactly as a known one.
+//!
+//! Where a rule lacks nothing but a newer or another sign-in, a link asks the same person for it and the connection goes
+//! on (`step_up`). Until that is answered the denial is owed to the book: whoever goes away leaves its row.
+
+mod door;
+mod step_up;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +20,17 @@ use russh::server::Auth;
 use russh::{MethodKind, MethodSet};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
-use uuid::Uuid;
 
+use self::step_up::{Known, Raising};
 use super::connection::Connection;
 use crate::error::{Fault, UserFacing};
 use crate::identity::Identity;
 use crate::identity::approval::Approval;
-use crate::identity::link::{Answer, Asks, LinkState, REVOKED, Waiting};
+use crate::identity::link::{Answer, Asks, Demand, LinkState, REVOKED, Waiting};
 use crate::identity::sign_ins::{Certified, SignInError};
-use crate::session::{OpenError, Stranger, Visit};
-use crate::socket::{Protocol, Socket};
-use crate::store::{Event, EventStatus};
 
 /// Shown before any sign-in. russh can send it only then, so it is one line and always the same.
-pub(super) const BANNER: &str = "gatescribe: sessions are recorded. For scripts: sign in once with `gatescribe login`, or from a terminal with a key; it is then remembered.\r\n";
+pub(super) const BANNER: &str = "gatescribe: sessions are recorded. For scripts: sign in once with `gatescribe login`, or from a terminal with a key; it is then remembered. A rule that asks for a newer sign-in needs a terminal.\r\n";
 
 /// How long a round waits for the browser before the client is asked again, so that one that went away is noticed.
 const ROUND: Duration = Duration::from_secs(1);
@@ -49,6 +52,8 @@ pub(super) struct SignIn {
     refused: Option<String>,
     /// What the link was shown for. Only this may be opened, and only this key be remembered, once it is approved.
     shown: Shown,
+    /// Of whom a better sign-in is asked. While this is here, no row tells of them.
+    raising: Option<Raising>,
     stage: Stage,
 }
 
@@ -58,18 +63,11 @@ struct Shown {
     key: Option<String>,
 }
 
-/// Somebody who showed who they are.
-struct Known {
-    identity: Identity,
-    /// The sign-in that the certificate is of.
-    sign_in: Option<Uuid>,
-    /// Since before that was looked at.
-    since: Instant,
-}
-
 enum Stage {
     /// Nothing was asked yet.
     Start,
+    /// A link for a better sign-in is to be shown.
+    Raising,
     /// The link was shown.
     Link(Waiting),
     /// The digits were asked for.
@@ -80,9 +78,18 @@ enum Stage {
     Over,
 }
 
+/// Why nobody was let in.
+enum Refusal {
+    /// In words for the user.
+    Told(String),
+    /// A better sign-in is missing: [`SignIn::raising`] says which.
+    StepUp,
+}
+
 impl SignIn {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, proven: None, more_keys: 0, refused: None, shown: Shown::default(), stage: Stage::Start }
+        let (shown, stage) = (Shown::default(), Stage::Start);
+        Self { connection, proven: None, more_keys: 0, refused: None, shown, raising: None, stage }
     }
 
     /// The client proved the key of a certificate by signature.
@@ -119,13 +126,12 @@ impl SignIn {
             "serial": certified.serial.to_string(),
             "sign_in_id": certified.sign_in_id,
         });
-        let who = Known { identity: certified.identity, sign_in: Some(certified.sign_in_id), since };
-        match self.open(user, who, how).await {
+        // The certificate vouches for the person, and a link for the time or kind of their sign-in: also where a link
+        // alone would open nothing.
+        let known = Known::by(how, certified.identity, since).in_sign_in(certified.sign_in_id);
+        match self.open(user, known, true).await {
             Ok(()) => Auth::Accept,
-            Err(words) => {
-                self.stage = Stage::Telling(words);
-                Auth::Reject { proceed_with_methods: only_interactive(), partial_success: true }
-            }
+            Err(refusal) => self.then_interactive(refusal),
         }
     }
 
@@ -139,13 +145,22 @@ impl SignIn {
         match self.remembered(user, &fingerprint).await {
             Some(identity) => {
                 let how = json!({ "how": "remembered key", "key": fingerprint });
-                match self.open(user, Known { identity, sign_in: None, since }, how).await {
-                    Ok(()) => return Auth::Accept,
-                    Err(words) => self.stage = Stage::Telling(words),
+                let known = Known::by(how, identity, since).with_key(fingerprint);
+                match self.open(user, known, true).await {
+                    Ok(()) => Auth::Accept,
+                    Err(refusal) => self.then_interactive(refusal),
                 }
             }
-            None => return self.not_remembered(fingerprint),
+            None => self.not_remembered(fingerprint),
         }
+    }
+
+    /// Words can be shown by keyboard-interactive alone.
+    fn then_interactive(&mut self, refusal: Refusal) -> Auth {
+        self.stage = match refusal {
+            Refusal::Told(words) => Stage::Telling(words),
+            Refusal::StepUp => Stage::Raising,
+        };
         Auth::Reject { proceed_with_methods: only_interactive(), partial_success: true }
     }
 
@@ -187,50 +202,72 @@ impl SignIn {
     /// A round of keyboard-interactive: `answers` is `None` in the first.
     pub(super) async fn asked(&mut self, user: &str, answers: Option<Vec<Bytes>>) -> Auth {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        if self.shown.user != user && matches!(stage, Stage::Link(_) | Stage::Digits(_)) {
+        if self.shown.user != user && matches!(stage, Stage::Raising | Stage::Link(_) | Stage::Digits(_)) {
             // A client may change its user name between requests (RFC 4252 section 5). What the page showed and
             // somebody approves is the other one: that link is void.
-            return self.tell("the user name was changed during the sign-in; connect again");
+            return self.tell("the user name was changed during the sign-in; connect again").await;
         }
         match stage {
-            Stage::Start => self.show_link(user),
+            Stage::Start => self.show_link(user).await,
+            Stage::Raising => self.show_step_up(user).await,
             Stage::Link(waiting) => self.wait(user, waiting).await,
             Stage::Digits(waiting) => self.take_digits(user, waiting, answers.unwrap_or_default()).await,
-            Stage::Telling(words) => self.tell(&words),
+            Stage::Telling(words) => self.tell(&words).await,
             Stage::Over => no_more(),
         }
     }
 
-    fn show_link(&mut self, user: &str) -> Auth {
+    async fn show_link(&mut self, user: &str) -> Auth {
         self.shown = Shown { user: user.to_owned(), key: self.proven.clone() };
-        let (login, name) = self.wanted(user);
         if self.links_are_off(user) {
             return match self.refused.take() {
-                Some(why) => self.tell(&format!("your certificate was refused: {why}")),
-                None => self.tell("this socket takes no sign-in by link; get a certificate with `gatescribe login`"),
+                Some(why) => self.tell(&format!("your certificate was refused: {why}")).await,
+                None => {
+                    self.tell("this socket takes no sign-in by link; get a certificate with `gatescribe login`").await
+                }
             };
         }
-        let asks = Asks {
-            socket: name.clone(),
-            login,
-            client: self.connection.client,
-            software: self.connection.software.clone(),
-            proven_key: self.shown.key.clone(),
+        let refused = self.refused.take().map(|why| format!("\ngatescribe: your certificate was refused: {why}\n"));
+        let refused = refused.unwrap_or_default();
+        let name = printable(&self.wanted(user).1);
+        let words = |link: &str, minutes: u64| {
+            format!(
+                "{refused}\nGatescribe: to open {name}, sign in here:\n\n    {link}\n\nThe link holds for {minutes} minutes. Waiting for your browser, Ctrl-C to give up.\n",
+            )
         };
-        let waiting = match self.connection.front.links.request(asks) {
-            Ok(waiting) => waiting,
-            Err(refused) => return self.tell(&refused.to_string()),
+        match self.request(user, None) {
+            Ok(waiting) => self.show(waiting, words),
+            Err(refused) => self.tell(&refused).await,
+        }
+    }
+
+    /// A link to a better sign-in of the same person. Its key is remembered anew, for as long as that sign-in lasts.
+    async fn show_step_up(&mut self, user: &str) -> Auth {
+        let Some(raising) = self.raising.take() else { return no_more() };
+        self.shown = Shown { user: user.to_owned(), key: raising.known.key.clone() };
+        let requested = self.request(user, Some(raising.demand()));
+        let shown = match requested {
+            Ok(waiting) => Ok(self.show(waiting, |link, minutes| raising.words(link, minutes))),
+            Err(refused) => Err(refused),
         };
+        self.raising = Some(raising);
+        match shown {
+            Ok(shown) => shown,
+            Err(refused) => self.tell(&refused).await,
+        }
+    }
+
+    fn request(&self, user: &str, demand: Option<Demand>) -> Result<Waiting, String> {
+        let (login, socket) = self.wanted(user);
+        let (client, software) = (self.connection.client, self.connection.software.clone());
+        let asks = Asks { socket, login, client, software, proven_key: self.shown.key.clone(), demand };
+        self.connection.front.links.request(asks).map_err(|refused| refused.to_string())
+    }
+
+    fn show(&mut self, waiting: Waiting, words: impl FnOnce(&str, u64) -> String) -> Auth {
         let lifetime = self.connection.front.link_lifetime;
         self.connection.allow(lifetime + AFTER_LINK);
-        let refused = self.refused.take().map(|why| format!("\ngatescribe: your certificate was refused: {why}\n"));
-        let words = format!(
-            "{}\nGatescribe: to open {}, sign in here:\n\n    {}\n\nThe link holds for {} minutes. Waiting for your browser, Ctrl-C to give up.\n",
-            refused.unwrap_or_default(),
-            printable(&name),
-            waiting.url(),
-            lifetime.as_secs() / 60,
-        );
+        let words = words(waiting.url(), lifetime.as_secs() / 60);
         self.stage = Stage::Link(waiting);
         round(words, &[])
     }
@@ -249,8 +286,8 @@ impl SignIn {
                 round(String::new(), &["Type the six digits that your browser shows: "])
             }
             LinkState::SignedIn(approval) => self.signed_in(user, approval).await,
-            LinkState::Refused(words) => self.tell(&words),
-            LinkState::Expired => self.tell("the link has expired; connect again for a new one"),
+            LinkState::Refused(words) => self.tell(&words).await,
+            LinkState::Expired => self.tell("the link has expired; connect again for a new one").await,
         }
     }
 
@@ -266,96 +303,56 @@ impl SignIn {
             // Another terminal that proved the same key may have been quicker.
             Answer::Void => match waiting.state() {
                 LinkState::SignedIn(approval) => self.signed_in(user, approval).await,
-                LinkState::Refused(words) => self.tell(&words),
-                _ => self.tell("the link no longer holds; connect again for a new one"),
+                LinkState::Refused(words) => self.tell(&words).await,
+                _ => self.tell("the link no longer holds; connect again for a new one").await,
             },
         }
     }
 
     async fn signed_in(&mut self, user: &str, approval: Approval) -> Auth {
-        let (sign_ins, since) = (&self.connection.front.sign_ins, Instant::now());
-        if !sign_ins.revoked_people().leave(&approval) {
-            return self.tell(REVOKED);
+        let since = Instant::now();
+        if !self.connection.front.sign_ins.revoked_people().leave(&approval) {
+            return self.tell(REVOKED).await;
+        }
+        // The link lets nobody else approve it: this is the last place to be sure.
+        if self.raising.as_ref().is_some_and(|raising| !raising.known.identity.is_same_person(approval.identity())) {
+            return self.tell("somebody else signed in; connect again and sign in yourself").await;
         }
         if let Some(fingerprint) = &self.shown.key {
-            match sign_ins.remember_key(fingerprint, &approval).await {
+            match self.connection.front.sign_ins.remember_key(fingerprint, &approval).await {
                 Ok(()) => {}
-                Err(SignInError::Over) => return self.tell(REVOKED),
+                Err(SignInError::Over) => return self.tell(REVOKED).await,
                 Err(error) => tracing::error!(%error, "a key could not be remembered"),
             }
         }
-        let how = json!({ "how": "link", "key": self.shown.key });
-        match self.open(user, Known { identity: approval.into_identity(), sign_in: None, since }, how).await {
-            Ok(()) => Auth::Accept,
-            Err(words) => self.tell(&words),
-        }
-    }
-
-    /// Opens the session. The error is in words for the user.
-    async fn open(&self, user: &str, who: Known, how: serde_json::Value) -> Result<(), String> {
-        let (connection, Known { identity, sign_in, since }) = (&self.connection, who);
-        let (login, name) = self.wanted(user);
-        let events = vec![Event::now("sign_in", EventStatus::Success, how)];
-        let sessions = &connection.front.sessions;
-        let Some(socket) = self.socket(&name) else {
-            let words = format!("there is no socket {}", printable(&name));
-            let stranger = Stranger {
-                identity,
-                protocol: Protocol::Ssh,
-                socket_name: printable(&name),
-                login,
-                client: connection.client,
-                reached: connection.reached,
-                events,
-            };
-            return Err(match sessions.deny_unknown(stranger).await {
-                Ok(id) => format!("{words} ({id})"),
-                Err(error) => error.to_string(),
-            });
-        };
-        let visit = Visit {
-            identity,
-            sign_in,
-            since,
-            socket,
-            login,
-            client: connection.client,
-            reached: connection.reached,
-            events,
-            may_step_up: false,
-            line: connection.line.clone(),
-        };
-        match sessions.open(visit).await {
-            Ok((session, grant)) => {
-                connection.opened(session, grant);
-                Ok(())
+        let identity = approval.into_identity();
+        let (known, may_step_up) = match self.raising.take() {
+            Some(raising) => (raising.raised(identity), false),
+            None => {
+                let how = json!({ "how": "link", "key": self.shown.key });
+                (Known { key: self.shown.key.clone(), ..Known::by(how, identity, since) }, true)
             }
-            Err(OpenError::Denied { denied, id }) => Err(format!("{denied} ({id})")),
-            Err(error) => Err(error.to_string()),
+        };
+        match self.open(user, known, may_step_up).await {
+            Ok(()) => Auth::Accept,
+            Err(Refusal::Told(words)) => self.tell(&words).await,
+            Err(Refusal::StepUp) => self.show_step_up(user).await,
         }
     }
 
-    fn tell(&mut self, words: &str) -> Auth {
+    /// The last words. A denial that is still owed to the book is written now, so that they can name it.
+    async fn tell(&mut self, words: &str) -> Auth {
         tracing::info!(reason = words, "refused");
         self.stage = Stage::Over;
-        round(format!("gatescribe: {words}"), &[])
-    }
-
-    /// The login and the socket that the SSH user name means: `[login@]socket`; on a socket's own port all of it is the
-    /// login.
-    fn wanted(&self, user: &str) -> (Option<String>, String) {
-        match (&self.connection.fixed, user.rsplit_once('@')) {
-            // A client always sends some user name there: where the socket fixes the login, it means nothing.
-            (Some(socket), _) if socket.fixes_login() => (None, socket.name.clone()),
-            (Some(socket), _) => (Some(user.to_owned()), socket.name.clone()),
-            (None, Some((login, name))) => (Some(login.to_owned()).filter(|login| !login.is_empty()), name.to_owned()),
-            (None, None) => (None, user.to_owned()),
-        }
-    }
-
-    fn socket(&self, name: &str) -> Option<Arc<Socket>> {
-        let in_force = self.connection.front.rules.now();
-        in_force.sockets.get(name).filter(|socket| socket.protocol == Protocol::Ssh).cloned()
+        let Some((visit, denied)) = self.owed(words) else { return round(format!("gatescribe: {words}"), &[]) };
+        let id = match self.connection.front.sessions.deny(visit, &denied).await {
+            Ok(id) => format!(" ({id})"),
+            Err(error) => {
+                tracing::error!(%error, "a denial could not be written");
+                String::new()
+            }
+        };
+        round(format!("gatescribe: {words}{id}"), &[])
     }
 }
 
