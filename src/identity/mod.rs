@@ -15,6 +15,7 @@ pub mod ssh_ca;
 pub mod tokens;
 pub mod x509_ca;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -86,19 +87,18 @@ impl Identity {
     pub fn amr(&self) -> &[String] {
         &self.amr
     }
-    /// Whether a claim of the ID token has one of these values. Of a list one entry is enough; numbers and truth values
-    /// are compared as they are written.
-    pub fn has_claim(&self, name: &str, values: &[String]) -> bool {
-        let is = |value: &Value| match value {
-            Value::String(text) => values.contains(text),
-            Value::Bool(_) | Value::Number(_) => values.contains(&value.to_string()),
-            _ => false,
+    /// The values of a claim of the ID token: each entry of a list; numbers and truth values as they are written.
+    pub fn claim<'a>(&'a self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        let values = match self.claims.get(name) {
+            Some(Value::Array(list)) => list.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
         };
-        match self.claims.get(name) {
-            Some(Value::Array(list)) => list.iter().any(is),
-            Some(one) => is(one),
-            None => false,
-        }
+        values.iter().filter_map(|value| match value {
+            Value::String(text) => Some(Cow::from(text)),
+            Value::Bool(_) | Value::Number(_) => Some(value.to_string().into()),
+            _ => None,
+        })
     }
     /// The name of the service account that this is; people have none.
     pub fn service_account(&self) -> Option<&str> {

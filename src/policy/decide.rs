@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::action::{Action, shown};
 use super::rights::How;
-use super::rules::{Country, Effect, Policies, Rule};
-use super::{Locks, Stage, words};
+use super::rules::{Country, Effect, Rule};
+use super::{Locks, Policies, Stage, words};
 use crate::identity::Identity;
 use crate::socket::{Socket, UpstreamSpec};
 
@@ -300,7 +300,3 @@ impl Socket {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "decide_tests.rs"]
-mod tests;

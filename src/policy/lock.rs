@@ -59,6 +59,12 @@ impl Locks {
     pub fn on(&self, who: &Identity, socket: &str, address: IpAddr, now: Timestamp) -> Option<&Lock> {
         self.0.iter().find(|lock| lock.is_in_force(now) && lock.target.holds(who, socket, address))
     }
+
+    /// When those end that are about this visit, whether they have or not.
+    pub(super) fn ends(&self, who: &Identity, socket: &str, address: IpAddr) -> impl Iterator<Item = Timestamp> {
+        let about = self.0.iter().filter(move |lock| lock.target.holds(who, socket, address));
+        about.filter_map(|lock| lock.until)
+    }
 }
 
 impl Lock {

@@ -10,6 +10,7 @@ mod decide;
 mod exec;
 mod lock;
 mod outlook;
+mod policies;
 mod rights;
 mod rules;
 mod stage;
@@ -22,10 +23,14 @@ pub use decide::{Cause, Context, Denied, Grant, Permit, StepUp, decide};
 pub use exec::{ExecPattern, ExecPatternError, NotPlain};
 pub use lock::{Lock, LockTarget, Locks};
 pub use outlook::{Foreseen, Question};
+pub use policies::Policies;
 pub use rights::{
     DatabaseRights, ExecRight, FilesRight, HostPattern, HttpRights, KubernetesRights, NoHostPattern, Rights, SomeSsh,
     SshRights,
 };
-pub use rules::{Country, Effect, Limits, PlaceMatch, Policies, Require, Rule, SocketMatch, Who};
+pub use rules::{Country, Effect, Limits, PlaceMatch, Require, Rule, SocketMatch, Who};
 use stage::Stage;
 pub use when::{Days, Hours, HoursError, When, weekday};
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::decide::{Context, Denied, decide};
-use super::rules::Policies;
-use super::{Action, Locks};
+use super::{Action, Locks, Policies};
 use crate::identity::Identity;
 use crate::socket::Socket;
 
@@ -38,17 +37,21 @@ pub struct Foreseen {
 }
 
 impl Question<'_> {
-    /// How long the answer stays what it is now, if nothing happens: until the next time that a part of a rule about this
-    /// person and socket begins or ceases to hold. `None`: for as long as can be seen.
+    /// How long the answer stays what it is now, if nothing happens: until the next time that a lock, or a part of a
+    /// rule, about this person and socket begins or ceases to hold. `None`: for as long as can be seen.
     pub fn holds_for(&self, context: &Context) -> Option<Duration> {
         let latest = context.latest();
         let until = |time: Timestamp, now: Timestamp| Duration::try_from(time.duration_since(now)).ok();
-        let mut next = until(self.who.expires(), latest);
+        let mut next = None;
         let mut consider = |wait: Option<Duration>| {
             if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-                next = Some(next.map_or(wait, |next| next.min(wait)));
+                next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
             }
         };
+        consider(until(self.who.expires(), latest));
+        for end in self.locks.ends(self.who, &self.to.name, context.client_ip) {
+            consider(until(end, context.now));
+        }
         for rule in self.policies.about(self.who, self.to) {
             consider(rule.when.next_change(context.now).and_then(|time| until(time, context.now)));
             consider(rule.limits.max_session.and_then(|most| most.checked_sub(context.elapsed)));

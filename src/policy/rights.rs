@@ -169,9 +169,7 @@ impl SshRights {
     fn is_nothing(&self) -> bool {
         match self {
             Self::All => false,
-            Self::Some(some) => {
-                SomeSsh { logins: Vec::new(), forward_opaque: false, ..*some.clone() } == SomeSsh::default()
-            }
+            Self::Some(some) => some.is_nothing(),
         }
     }
 
@@ -197,6 +195,15 @@ impl SshRights {
             Action::SshX11 => some.x11,
             _ => false,
         }
+    }
+}
+
+impl SomeSsh {
+    /// Whether nothing can be done by it: logins and what a forward carries are no actions of their own.
+    pub fn is_nothing(&self) -> bool {
+        let Self { shell, exec, sftp, forward_to, forward_from, forward_opaque: _, agent, x11, logins: _ } = self;
+        let forwards = !forward_to.is_empty() || !forward_from.is_empty();
+        !(*shell || *exec != ExecRight::None || *sftp != FilesRight::None || forwards || *agent || *x11)
     }
 }
 
@@ -230,11 +237,13 @@ impl HostPattern {
         let host = bare.unwrap_or(host);
         let port = match port {
             "*" => None,
-            port => Some(port.parse::<u16>().map_err(|_| NoHostPattern)?).filter(|port| *port != 0),
+            // `parse` would read a sign too.
+            port if !port.bytes().all(|byte| byte.is_ascii_digit()) => return Err(NoHostPattern),
+            port => Some(port.parse::<u16>().ok().filter(|port| *port != 0).ok_or(NoHostPattern)?),
         };
         let fits =
             |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '*' | '_') || bare.is_some() && c == ':';
-        match !host.is_empty() && host.chars().all(fits) && (port.is_some() || text.ends_with(":*")) {
+        match !host.is_empty() && host.chars().all(fits) {
             true => Ok(Self { host: host.to_ascii_lowercase(), port }),
             false => Err(NoHostPattern),
         }

@@ -1,26 +1,13 @@
-//! Policies as checked data. `config` makes them; [`super::decide()`] reads them.
+//! Rules as checked data. `config` makes them; [`super::decide()`] reads them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{Rights, When, wildcard};
-use crate::identity::Identity;
 use crate::socket::Socket;
-
-/// All policies, in the order of the file, found quickly by whom they are about.
-#[derive(Clone, Debug, Default)]
-pub struct Policies {
-    rules: Vec<Arc<Rule>>,
-    by_group: HashMap<String, Vec<u32>>,
-    by_email: HashMap<String, Vec<u32>>,
-    by_domain: HashMap<String, Vec<u32>>,
-    /// Rules about everybody, and those that every person must be held against.
-    by_nothing: Vec<u32>,
-}
 
 /// One `[[policy]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,54 +110,6 @@ pub enum Country {
     Unknown,
 }
 
-impl Policies {
-    /// These rules.
-    pub fn new(rules: Vec<Rule>) -> Self {
-        let mut all = Self { rules: rules.into_iter().map(Arc::new).collect(), ..Self::default() };
-        for (index, rule) in (0..).zip(&all.rules) {
-            let who = &rule.who;
-            if who.is_everybody() || !who.claims.is_empty() || !who.service_accounts.is_empty() {
-                all.by_nothing.push(index);
-                continue;
-            }
-            let lists = [
-                (&who.groups, &mut all.by_group),
-                (&who.emails, &mut all.by_email),
-                (&who.domains, &mut all.by_domain),
-            ];
-            for (names, found_by) in lists {
-                for name in names {
-                    found_by.entry(name.clone()).or_default().push(index);
-                }
-            }
-        }
-        all
-    }
-
-    /// Every rule, in the order of the file.
-    pub fn rules(&self) -> &[Arc<Rule>] {
-        &self.rules
-    }
-
-    /// The rules about this person on this socket, in the order of the file.
-    pub(super) fn about<'a>(&'a self, who: &Identity, to: &Socket) -> impl Iterator<Item = &'a Arc<Rule>> {
-        let email = who.email().to_lowercase();
-        let domain = email.rsplit_once('@').map_or("", |(_, domain)| domain);
-        let groups = who.groups().iter().filter_map(|group| self.by_group.get(group));
-        let named = groups.chain(self.by_email.get(&email)).chain(self.by_domain.get(domain));
-        let mut found: Vec<u32> = named.flatten().copied().collect();
-        found.extend(self.by_nothing.iter().filter(|index| self.rule(**index).is_some_and(|rule| rule.who.holds(who))));
-        found.retain(|index| self.rule(*index).is_some_and(|rule| rule.sockets.holds(to)));
-        found.sort_unstable();
-        found.dedup();
-        found.into_iter().filter_map(|index| self.rule(index))
-    }
-
-    fn rule(&self, index: u32) -> Option<&Arc<Rule>> {
-        self.rules.get(index as usize)
-    }
-}
-
 impl SocketMatch {
     /// Whether this socket is meant.
     pub fn holds(&self, socket: &Socket) -> bool {
@@ -192,24 +131,10 @@ impl SocketMatch {
 }
 
 impl Who {
-    /// Whether this person is meant.
-    pub fn holds(&self, who: &Identity) -> bool {
-        self.is_everybody()
-            || self.groups.iter().any(|group| who.groups().contains(group))
-            || (!self.emails.is_empty() || !self.domains.is_empty()) && self.holds_email(&who.email().to_lowercase())
-            || self.service_accounts.iter().any(|name| who.service_account() == Some(name))
-            || self.claims.iter().any(|(name, values)| who.has_claim(name, values))
-    }
-
     /// Whether everybody who is signed in is meant.
     pub fn is_everybody(&self) -> bool {
         let Self { emails, domains, groups, service_accounts, claims } = self;
         [emails, domains, groups, service_accounts].into_iter().all(Vec::is_empty) && claims.is_empty()
-    }
-
-    fn holds_email(&self, email: &str) -> bool {
-        let domain = email.rsplit_once('@').map(|(_, domain)| domain);
-        self.emails.iter().any(|wanted| wanted == email) || self.domains.iter().any(|wanted| Some(&**wanted) == domain)
     }
 }
 

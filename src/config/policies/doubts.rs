@@ -135,7 +135,7 @@ impl Checker<'_, '_> {
             None if rule.rights == Default::default() => {
                 self.report.warn(at, format!("{name} allows nothing: it has no [policy.allow.ssh]"));
             }
-            Some(SshRights::Some(some)) if is_nothing(some) => {
+            Some(SshRights::Some(some)) if some.is_nothing() => {
                 self.report.warn(at, format!("{name} allows nothing over ssh: all there is in it is refused"));
             }
             Some(SshRights::Some(some)) if some.shell => {
@@ -188,11 +188,6 @@ impl Checker<'_, '_> {
             }
         }
     }
-}
-
-/// Whether nothing can be done over SSH: logins and the opaque are no actions of their own.
-fn is_nothing(some: &SomeSsh) -> bool {
-    SomeSsh { logins: Vec::new(), forward_opaque: false, ..some.clone() } == SomeSsh::default()
 }
 
 /// What somebody wrote to narrow down what a shell can do anyway.

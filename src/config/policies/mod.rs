@@ -46,7 +46,7 @@ pub fn policies(raw: &[Spanned<raw::Policy>], around: &Around<'_>, check: &mut C
     if !check.report.is_bad() {
         check.doubt(&rules, around);
     }
-    Policies::new(rules.into_iter().map(|(_, rule)| rule).collect())
+    Policies::new(rules.into_iter().map(|(_, rule)| rule).collect()).with_sockets(around.sockets)
 }
 
 impl Checker<'_, '_> {

@@ -125,9 +125,9 @@ impl Checks<'_> {
             groups: person.groups.unwrap_or_default(),
             signed_in,
             expires,
-            acr: claims.auth_context_ref().map(|acr| text(acr)),
-            amr: claims.auth_method_refs().into_iter().flatten().map(|method| text(method)).collect(),
-            claims: kept(&claims.additional_claims().all),
+            acr: acr(claims),
+            amr: amr(claims),
+            claims: kept(&claims.additional_claims().all, &person.groups_claim),
         })
     }
 
@@ -285,9 +285,19 @@ fn groups(claims: &HashMap<String, Value>, name: &str) -> Result<Option<Vec<Stri
     }
 }
 
+/// Of which class the sign-in was (`acr`).
+fn acr(claims: &Claims) -> Option<String> {
+    claims.auth_context_ref().map(|acr| text(acr))
+}
+
+/// By which methods somebody signed in (`amr`).
+fn amr(claims: &Claims) -> Vec<String> {
+    claims.auth_method_refs().into_iter().flatten().map(|method| text(method)).collect()
+}
+
 /// The claims that policies may ask about: what is short enough to be one, in the order of their names as far as there is
-/// room.
-fn kept(claims: &HashMap<String, Value>) -> BTreeMap<String, Value> {
+/// room. Groups are kept apart.
+fn kept(claims: &HashMap<String, Value>, groups_claim: &str) -> BTreeMap<String, Value> {
     let short = |value: &Value| match value {
         Value::String(text) => text.len() <= MAX_TEXT,
         Value::Bool(_) | Value::Number(_) => true,
@@ -302,7 +312,7 @@ fn kept(claims: &HashMap<String, Value>) -> BTreeMap<String, Value> {
     let mut kept = BTreeMap::new();
     for (name, value) in sorted {
         let size = name.len() + value.to_string().len();
-        if PLUMBING.contains(&name.as_str()) {
+        if PLUMBING.contains(&name.as_str()) || name == groups_claim {
             continue;
         }
         if !fits(value) || size > room {
@@ -370,5 +380,44 @@ mod tests {
             assert_eq!(plausible_email(email), ok, "{email:?}");
         }
         assert_eq!(text("Al\u{1b}[31mice"), "Al[31mice");
+    }
+    fn token(more: Value) -> Claims {
+        let mut claims = json!({"iss": "https://idp.example.com", "aud": "gatescribe", "sub": "1", "exp": 2, "iat": 1});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(claims).unwrap()
+    }
+
+    #[test]
+    fn the_kind_of_sign_in_is_read() {
+        let claims = token(json!({"acr": "gold\u{1b}", "amr": ["pwd", "otp"]}));
+        assert_eq!((acr(&claims), amr(&claims)), (Some("gold".into()), vec!["pwd".into(), "otp".into()]));
+        let claims = token(json!({}));
+        assert_eq!((acr(&claims), amr(&claims)), (None, vec![]));
+    }
+
+    #[test]
+    fn short_claims_are_kept_once() {
+        let claims = token(json!({
+            "email": "a@x.com", "name": "A", "nickname": "a", "acr": "gold", "amr": ["pwd"], "auth_time": 1, "nonce": "n",
+            "groups": ["g"], "sid": "s", "jti": "j", "at_hash": "h", "nbf": 1,
+            "dept": "web", "level": 3, "on": true, "sites": ["ams", "rtm"], "roles": ["r"],
+            "nothing": null, "address": {"locality": "Utrecht"}, "nested": {"a": 1}, "mixed": ["a", {"b": 1}],
+            "long": "x".repeat(MAX_TEXT + 1), "many": vec!["x"; MAX_LIST + 1],
+        }));
+        let all = &claims.additional_claims().all;
+        let names = |groups_claim: &str| kept(all, groups_claim).into_keys().collect::<Vec<_>>();
+        assert_eq!(names("groups"), ["dept", "level", "on", "roles", "sites"]);
+        assert_eq!(names("roles"), ["dept", "groups", "level", "on", "sites"]);
+        assert_eq!(kept(all, "groups")["sites"], json!(["ams", "rtm"]));
+    }
+
+    #[test]
+    fn claims_are_kept_as_far_as_there_is_room() {
+        let long = "x".repeat(MAX_TEXT);
+        let many: serde_json::Map<_, _> = (0..200).map(|n| (format!("c{n:03}"), json!(long))).collect();
+        let kept = kept(&many.into_iter().collect(), "groups");
+        let each = 4 + MAX_TEXT + 2;
+        assert_eq!(kept.len(), MAX_CLAIMS / each);
+        assert_eq!(kept.keys().next_back().unwrap(), &format!("c{:03}", MAX_CLAIMS / each - 1));
     }
 }
