@@ -116,6 +116,11 @@ impl DevIssuer {
         Ok(self.issuer.rotate()?)
     }
 
+    /// From now on this person is in these groups. For tests.
+    pub fn set_groups(&self, nickname: &str, groups: &[&str]) {
+        self.issuer.set_groups(nickname, groups);
+    }
+
     /// Makes the next tokens wrong. For tests.
     pub fn set_flaw(&self, flaw: Flaw) {
         self.issuer.set_flaw(flaw);

@@ -143,6 +143,8 @@ struct State {
     codes: HashMap<Hashed, Code>,
     access: HashMap<Hashed, (&'static Person, Instant)>,
     flaw: Flaw,
+    /// Groups that people are in instead of their own, by nickname.
+    groups: HashMap<String, Vec<String>>,
 }
 
 struct Code {
@@ -161,6 +163,13 @@ struct Extra {
     department: String,
 }
 
+impl State {
+    fn groups_of(&self, person: &Person) -> Vec<String> {
+        let own = || person.groups.iter().map(|group| (*group).to_owned()).collect();
+        self.groups.get(person.nickname).cloned().unwrap_or_else(own)
+    }
+}
+
 impl AdditionalClaims for Extra {}
 
 type Claims = IdTokenClaims<Extra, CoreGenderClaim>;
@@ -175,6 +184,7 @@ impl Issuer {
             codes: HashMap::new(),
             access: HashMap::new(),
             flaw: Flaw::default(),
+            groups: HashMap::new(),
         };
         Ok(Self {
             url,
@@ -306,7 +316,7 @@ impl Issuer {
             return None;
         }
         let subject = if state.flaw == Flaw::UserinfoOtherSubject { "somebody-else" } else { person.subject };
-        let mut claims = json!({ "sub": subject, "groups": person.groups });
+        let mut claims = json!({ "sub": subject, "groups": state.groups_of(person) });
         if state.flaw != Flaw::NoEmailAnywhere {
             claims["email"] = json!(person.email());
         }
@@ -319,6 +329,12 @@ impl Issuer {
         state.rotations += 1;
         state.key = new_key(state.rotations)?;
         Ok(())
+    }
+
+    /// From now on this person is in these groups.
+    pub fn set_groups(&self, nickname: &str, groups: &[&str]) {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        self.lock().groups.insert(nickname.to_owned(), groups);
     }
 
     /// Makes the next tokens wrong.
@@ -334,7 +350,7 @@ impl Issuer {
 
     fn id_token(&self, state: &State, code: &Code, access: &AccessToken) -> Result<String, Refused> {
         let server = |_| Refused::Server;
-        let claims: Claims = serde_json::from_value(self.claims(state.flaw, code)).map_err(|_| Refused::Server)?;
+        let claims: Claims = serde_json::from_value(self.claims(state.flaw, code, &state.groups_of(code.person))).map_err(|_| Refused::Server)?;
         let other = AccessToken::new("another".into());
         let access = Some(if state.flaw == Flaw::AccessTokenHash { &other } else { access });
         let alg = CoreJwsSigningAlgorithm::EdDsa;
@@ -351,13 +367,13 @@ impl Issuer {
         Ok(if state.flaw == Flaw::AlgNone { unsigned(&token) } else { token })
     }
 
-    fn claims(&self, flaw: Flaw, code: &Code) -> Value {
+    fn claims(&self, flaw: Flaw, code: &Code, groups: &[String]) -> Value {
         let now = Timestamp::now().as_second();
         let person = code.person;
         let mut claims = json!({
             "iss": self.url, "aud": self.client_id, "sub": person.subject, "nonce": code.nonce,
             "iat": now, "exp": now + TOKEN_LIFETIME, "auth_time": now, "acr": ACR[code.class], "amr": AMR[code.class],
-            "email": person.email(), "email_verified": true, "groups": person.groups,
+            "email": person.email(), "email_verified": true, "groups": groups,
             "department": person.department,
             "name": person.name, "nickname": person.nickname, "picture": person.picture(),
         });
