@@ -293,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_gets_its_share_and_its_places_back() {
-        let doors = Doors::new(100, 2, Vec::new(), Metrics::new());
+        let doors = Doors::new(100, PerAddress { at_a_time: 2, a_minute: 1000 }, Vec::new(), Metrics::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

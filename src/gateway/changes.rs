@@ -105,14 +105,37 @@ mod tests {
 
     use super::*;
     use crate::policy::{Lock, LockTarget, Policies};
-    use crate::session::Rules;
+    use crate::geo::Geo;
+    use crate::record::Recordings;
+    use crate::session::{Rules, SessionSettings};
+    use crate::telemetry::Metrics;
     use crate::store::testing::{Book, new_session};
+
+    fn parts(book: &Book, rules: &Rules, dir: &std::path::Path) -> Parts {
+        let (store, people) = (Store::clone(book), People::default());
+        let recordings = Recordings::open(crate::record::testing::settings(dir)).unwrap();
+        let settings = SessionSettings {
+            domain: "localhost".into(),
+            durability: "process",
+            max_recording: 1 << 20,
+            rules: rules.clone(),
+            people: people.clone(),
+            sessions_per_user: 10,
+            sessions_per_minute: 10,
+            public_url: "https://localhost".into(),
+            geo: Geo::default(),
+            metrics: Metrics::new(),
+        };
+        let sessions = Sessions::new(settings, store.clone(), recordings);
+        Parts { locks: Arc::new(LocksInForce::new(store.clone(), rules.clone())), store, people, sessions }
+    }
 
     #[tokio::test]
     async fn another_process_locks_are_heard_of() {
         let book = Book::new();
         let rules = Rules::new(Policies::default(), Vec::new());
-        let locks = Arc::new(LocksInForce::new(book.clone(), rules.clone()));
+        let dir = tempfile::tempdir().unwrap();
+        let parts = parts(&book, &rules, dir.path());
         let (who, here) = (new_session().identity, [192, 0, 2, 7].into());
         let is_locked = || rules.now().locks.on(&who, "shell", here, Timestamp::now()).is_some();
         let lock = || Lock {
@@ -125,21 +148,23 @@ mod tests {
         };
         let (before, after) = (lock(), lock());
         book.add_lock(before.clone()).await.unwrap();
-        let mut changes = Changes::from_now(book.clone(), locks).await.unwrap();
+        let people = parts.people.clone();
+        let changes = Changes::from_now(parts).await.unwrap();
         assert!(is_locked(), "from the start");
         let mut asked_again = rules.changes();
-        changes.hear().await.unwrap();
+        changes.hear_all().await.unwrap();
         assert!(!asked_again.has_changed().unwrap(), "nothing is new");
         book.remove_lock(before.lock_id, "x", Timestamp::now()).await.unwrap();
-        changes.hear().await.unwrap();
+        changes.hear_all().await.unwrap();
         assert!(!is_locked() && asked_again.has_changed().unwrap());
         asked_again.mark_unchanged();
         book.add_lock(after).await.unwrap();
         book.person_seen(&who).await.unwrap();
-        changes.hear().await.unwrap();
+        changes.hear_all().await.unwrap();
         assert!(is_locked() && asked_again.has_changed().unwrap());
         asked_again.mark_unchanged();
-        changes.hear().await.unwrap();
+        changes.hear_all().await.unwrap();
         assert!(!asked_again.has_changed().unwrap(), "each is heard once");
+        assert_eq!(people.get(&who).as_deref(), Some(&who));
     }
 }

@@ -30,7 +30,7 @@ mod recover;
 mod remove;
 mod spool;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod verify;

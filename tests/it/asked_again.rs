@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
 use gatescribe::store::{Outcome, SessionRow};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
@@ -50,18 +50,18 @@ const STATES: [State; 3] = [State::Idle, State::Busy, State::Stalled];
 struct Client {
     state: State,
     /// What it was told in the end.
-    told: BoxFuture<'static, String>,
+    told: LocalBoxFuture<'static, String>,
 }
 
 /// How a client of a protocol comes into a state.
-type Start = fn(&Ssh, State) -> BoxFuture<'_, Client>;
+type Start = fn(&Ssh, State) -> LocalBoxFuture<'_, Client>;
 
 /// Every protocol that there is, and its socket.
 const PROTOCOLS: [(&str, Start); 1] = [("web", over_ssh)];
 
-fn over_ssh(ssh: &Ssh, state: State) -> BoxFuture<'_, Client> {
+fn over_ssh(ssh: &Ssh, state: State) -> LocalBoxFuture<'_, Client> {
     Box::pin(async move {
-        let told: BoxFuture<'static, String> = match state {
+        let told: LocalBoxFuture<'static, String> = match state {
             State::Idle => {
                 let mut terminal = ssh.terminal(&["-tt", "web@gate"]);
                 terminal.send("echo here-$((40+2))\n");

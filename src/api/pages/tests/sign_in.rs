@@ -169,7 +169,6 @@ async fn a_provider_that_is_down_gets_a_page() {
         redirect_uri: format!("{ORIGIN}/oidc/callback").parse().unwrap(),
     };
     let pages = PagesState {
-        store: site.book.clone(),
         oidc: Oidc::new(settings).unwrap(),
         links: site.links.clone(),
         grants: site.grants.clone(),
