@@ -1,6 +1,7 @@
 //! Tests of the whole way from text to configuration.
 
 mod example;
+mod lenient;
 mod mistakes;
 
 use std::os::unix::fs::PermissionsExt;

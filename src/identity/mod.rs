@@ -10,6 +10,7 @@ pub mod oidc;
 pub mod random;
 pub mod sign_ins;
 pub mod ssh_ca;
+pub mod supposed;
 pub mod tokens;
 pub mod x509_ca;
 
