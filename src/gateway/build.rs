@@ -108,6 +108,7 @@ impl Gateway {
             recordings: Arc::new(recordings.clone()),
             sign_ins: sign_ins.clone(),
             reachable: settings::reachable(&sessions),
+            policy: settings::policy_desk(&config, rules.clone()),
             origin: public_url.origin().ascii_serialization(),
             stop: stop.clone(),
             readiness: Arc::new(parts),

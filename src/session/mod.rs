@@ -25,7 +25,7 @@ pub use flow::{Flow, Held, Stalled};
 pub use in_force::{InForce, Rules, Sockets};
 pub use kill::KillLine;
 pub use recording::Recording;
-pub use registry::{KillError, OpenError, SessionSettings, Sessions};
+pub use registry::{KillError, OpenError, SessionSettings, Sessions, country};
 
 use crate::identity::Identity;
 use crate::policy::{Action, Denied, Grant, Permit};
