@@ -1,9 +1,11 @@
-//! The book: session rows, events, recordings, tokens and remembered keys. SQLite for now.
+//! The book: session rows, events, recordings, tokens, locks and remembered keys. SQLite for now.
 //!
 //! Nothing outside `store/sqlite*` knows the database. Every write waits for its turn at the one thread that owns the
 //! connection; the queue is bounded, so a slow disk slows callers and never grows memory.
 
+mod change;
 mod error;
+mod past;
 pub mod row;
 mod sign_in;
 mod sqlite;
@@ -11,7 +13,9 @@ mod sqlite;
 pub(crate) mod testing;
 mod token;
 
+pub use change::Change;
 pub use error::StoreError;
+pub use past::{PastCursor, PastSession};
 pub use row::{
     AuditEntry, AuthResult, Event, EventStatus, ExpiredSession, Feed, Filter, NewSession, Ordered, Outcome, Owner,
     Page, RecordingRow, RecordingState, SessionRow,

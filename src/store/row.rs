@@ -23,6 +23,8 @@ pub struct NewSession {
     pub start_time: Timestamp,
     /// Who.
     pub identity: Identity,
+    /// The sign-in at the gateway that it came in by, where it was one.
+    pub sign_in_id: Option<Uuid>,
     /// From where.
     pub client_ip: IpAddr,
     /// From which port.

@@ -57,6 +57,7 @@ pub(crate) fn new_session() -> NewSession {
         session_type: "ssh",
         start_time: start,
         identity: identity(Timestamp::now() + SignedDuration::from_hours(12)),
+        sign_in_id: None,
         client_ip: "192.0.2.7".parse().unwrap(),
         client_port: 50022,
         place: crate::geo::Place::default(),

@@ -4,12 +4,16 @@
 //! list delays neither a session that opens nor a token that is checked. What the calls do is in the files below.
 
 mod audit;
+mod changes;
 mod check;
 mod credentials;
 mod feed;
 mod filter;
 mod lane;
 mod list;
+mod locks;
+mod past;
+mod people;
 mod processes;
 mod retention;
 mod sessions;
@@ -116,6 +120,10 @@ const WAL_KEPT: i64 = 64 << 20;
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use rusqlite::Connection;
+    use uuid::Uuid;
+
+    use super::embedded;
     use crate::store::testing::{self, Book};
     use crate::store::{Store, StoreError};
 
@@ -140,6 +148,34 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         Store::open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// As in an upgrade: the old process goes on writing as it knows it.
+    #[tokio::test]
+    async fn a_book_of_the_version_before_is_brought_up_to_date_while_that_version_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("book.db");
+        let mut old = Connection::open(&path).unwrap();
+        old.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
+        let before = embedded::migrations::runner().set_target(refinery::Target::Version(6));
+        before.run(&mut old).unwrap();
+        let write = |session: Uuid| {
+            let columns = "session_id, socket_id, socket_name, session_type, start_time, last_seen, issuer, sub,
+                user_email, groups, signed_in, actor, server_name, server_port, upstream, client_ip, client_port,
+                audit_log, result, durability";
+            let values =
+                "?1, ?1, 'shell', 'ssh', 1, 1, 'https://idp', 'u-1', 'a@example.com', '[]', 1, 'person', 's', 1,
+                'u', '192.0.2.1', 1, 0, 'success', 'process'";
+            old.execute(&format!("INSERT INTO sessions ({columns}) VALUES ({values})"), [session.as_bytes()]).unwrap();
+        };
+        write(Uuid::now_v7());
+        let new = Store::open(&path).unwrap();
+        write(Uuid::now_v7());
+        let since = jiff::Timestamp::UNIX_EPOCH;
+        let past = new.past_sessions(since, None, 10).await.unwrap();
+        assert_eq!(past.iter().map(|past| past.proved).collect::<Vec<_>>(), [false, false]);
+        assert_eq!((new.locks(since).await.unwrap(), new.newest_change().await.unwrap()), (vec![], 0));
+        new.person_seen(&testing::identity(jiff::Timestamp::now())).await.unwrap();
     }
 
     #[test]

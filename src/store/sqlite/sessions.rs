@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::Store;
 use super::values::{Id, Json, Time, Word};
+use super::{Store, past};
 use crate::socket::socket_id;
 use crate::store::{AuthResult, Event, NewSession, Ordered, Outcome, RecordingRow, RecordingState, StoreError};
 
@@ -147,9 +147,11 @@ fn insert(db: &Connection, new: &NewSession, process: Option<Uuid>) -> Result<i6
             session_id, socket_id, socket_name, session_type, start_time, end_time, last_seen,
             issuer, sub, user_email, name, picture, nickname, groups, signed_in, actor,
             server_name, server_port, upstream, client_ip, client_port, sshuser,
-            audit_log, result, outcome, end_reason, rule, durability, country_code, country, city, process
+            audit_log, result, outcome, end_reason, rule, durability, country_code, country, city, process,
+            proved, sign_in
          ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 'person',
-            ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
+            ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31,
+            ?32)",
     )?;
     insert.execute(params![
         Id(new.session_id),
@@ -182,6 +184,8 @@ fn insert(db: &Connection, new: &NewSession, process: Option<Uuid>) -> Result<i6
         new.place.country,
         new.place.city,
         process.map(Id),
+        past::proved(who)?,
+        new.sign_in_id.map(Id),
     ])?;
     Ok(db.last_insert_rowid())
 }

@@ -7,11 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use uuid::Uuid;
 
-use super::Store;
 use super::values::{Id, Json, Time, Word};
+use super::{Store, changes};
 use crate::store::{
-    CertificateKind, CertificateRow, IN_BROWSER, NewCertificate, NewSocketToken, RevokedPerson, SignInRow, SignInsOf,
-    SocketTokenRow, StoreError,
+    CertificateKind, CertificateRow, Change, IN_BROWSER, NewCertificate, NewSocketToken, RevokedPerson, SignInRow,
+    SignInsOf, SocketTokenRow, StoreError,
 };
 
 impl Store {
@@ -69,7 +69,11 @@ impl Store {
                 let mut revoke = db.prepare_cached(
                     "UPDATE sign_ins SET revoked = ?2, revoked_by = ?3 WHERE sign_in_id = ?1 AND revoked IS NULL",
                 )?;
-                Ok(revoke.execute(params![Id(id), Time(now), by])? > 0)
+                let revoked = revoke.execute(params![Id(id), Time(now), by])? > 0;
+                if revoked {
+                    changes::add(db, &Change::SignInRevoked(id))?;
+                }
+                Ok(revoked)
             })
             .await
     }
@@ -89,6 +93,8 @@ impl Store {
                     db.prepare_cached("DELETE FROM remembered_keys WHERE identity ->> 'email' COLLATE NOCASE = ?1")?;
                 let keys = forget.execute([&email])?;
                 let tokens = super::tokens::revoke(db, "created_by = ?1 COLLATE NOCASE AND expires > ?2", &email, now)?;
+                // Also when nothing was found here: they may be in a session by a link, which leaves nothing in these tables.
+                changes::add(db, &Change::PersonRevoked(email.clone()))?;
                 Ok(RevokedPerson { sign_ins, keys, tokens })
             })
             .await
@@ -328,6 +334,7 @@ mod tests {
         assert!(!book.revoke_sign_in(row.sign_in_id, "again", later(at, 1)).await.unwrap());
         let revoked = book.sign_in(row.sign_in_id).await.unwrap().unwrap();
         assert_eq!((revoked.revoked, revoked.revoked_by.as_deref()), (Some(at), Some("admin@example.com")));
+        assert_eq!(book.changes_after(0).await.unwrap(), [(1, Change::SignInRevoked(row.sign_in_id))], "once");
         assert_eq!(book.sign_ins(SignInsOf::All, at, 1, 10).await.unwrap(), (vec![], 0));
     }
 
@@ -392,6 +399,8 @@ mod tests {
         let revoked = book.revoke_person("Alice@Example.com", "x", at).await.unwrap();
         assert_eq!(revoked, RevokedPerson { sign_ins: 2, keys: 1, tokens: 0 });
         assert!(book.remembered_key("SHA256:a", at).await.unwrap().is_none());
+        let told: Vec<_> = book.changes_after(0).await.unwrap().into_iter().map(|(_, change)| change).collect();
+        assert_eq!(told, ["bob@example.com", "Alice@Example.com"].map(|email| Change::PersonRevoked(email.into())));
     }
 
     #[tokio::test]
