@@ -1,5 +1,6 @@
 //! The command line: one file per command. Nothing else knows the terminal.
 
+mod against_live;
 mod agent;
 pub mod client;
 mod config;
@@ -7,6 +8,7 @@ mod demo;
 pub mod escape;
 pub mod login;
 pub mod logout;
+mod policy;
 pub mod profile;
 mod serve;
 pub mod sessions;
@@ -51,6 +53,8 @@ enum Command {
     SshConfig(ssh_config::Args),
     /// The session log: list, replay, end
     Sessions(sessions::Args),
+    /// Ask the policy: would they get in, and what other rules would have refused
+    Policy(policy::Args),
     /// Check and show configurations
     Config(config::Args),
     /// Check recordings, without a gateway
@@ -71,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::SshConfig(args) => ssh_config::run(&args),
         Command::Sessions(args) => sessions::run(args),
+        Command::Policy(args) => policy::run(args),
         Command::Config(args) => config::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::ShellKeeper(args) => shell_keeper::run(args),

@@ -15,7 +15,7 @@ use crate::api::pages::{self, PagesState};
 use crate::api::server::Https;
 use crate::api::watch::Watches;
 use crate::api::{self, ApiState};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::identity::grants::Grants;
 use crate::identity::link::{self, Links};
 use crate::identity::oidc::Oidc;
@@ -158,7 +158,12 @@ impl Gateway {
 
     /// In an upgrade: makes the process that served until now stop accepting. From then on [`Gateway::run`] must.
     pub async fn take_over(&mut self) -> Result<(), GatewayError> {
-        self.seat.take_over().await
+        self.seat.take_over().await?;
+        // For tools on this host: without it the gateway serves all the same.
+        if let Err(error) = config::in_force::save(&self.config) {
+            tracing::error!(%error, "what is in force could not be written down for `config check --against-live`");
+        }
+        Ok(())
     }
 
     /// Cancelled once this process accepts no more: a newer one has taken over, or it stops.

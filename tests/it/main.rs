@@ -19,6 +19,7 @@ mod layers;
 mod login_server;
 mod operations;
 mod policy;
+mod policy_tools;
 mod provider;
 mod proxy_protocol;
 mod replay;

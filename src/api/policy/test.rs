@@ -46,12 +46,14 @@ pub(in crate::api) async fn test(
     })
 }
 
-/// Everybody with this e-mail address as they last signed in, the newest first.
+/// Everybody with this e-mail address as they last signed in, the newest first. Who signed in before people were written
+/// down may be known by a sign-in that still counts.
 async fn newest(store: &Store, email: &str) -> Result<Vec<Identity>, StoreError> {
     let (sign_ins, _) = store.sign_ins(SignInsOf::Email(email.to_owned()), Timestamp::now(), 1, MOST).await?;
-    let mut people: Vec<Identity> = Vec::new();
-    let mut all: Vec<Identity> = sign_ins.into_iter().map(|sign_in| sign_in.identity).collect();
+    let mut all = store.person(email).await?;
+    all.extend(sign_ins.into_iter().map(|sign_in| sign_in.identity));
     all.sort_by_key(|who| std::cmp::Reverse(who.signed_in()));
+    let mut people: Vec<Identity> = Vec::new();
     for who in all {
         if !people.iter().any(|known| known.is_same_person(&who)) {
             people.push(who);
