@@ -15,13 +15,14 @@
 //!   main.rs        parses arguments, runs, exits
 //!   cli/           one file per command: demo, serve, config (against_live: who would gain and lose), policy/ (ask rules,
 //!                  replay the log with others), verify; shell_keeper is for the gateway itself. For people:
-//!                  login/, logout, status, token, ssh_config, sessions/; they share client (the API), profile (what a
-//!                  sign-in left in files), agent, stage and terminal_filter (the terminal), escape (what may be printed)
+//!                  login/, logout, status, token, ssh_config, sessions/, lock, unlock; they share client (the API),
+//!                  profile (what a sign-in left in files), agent, stage and terminal_filter (the terminal), table, escape
+//!                  (what may be printed)
 //!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places;
 //!                  lenient (without secrets, for tools), in_force (what the gateway serves by, for the same)
 //!   gateway/       builds everything, runs, drains; the only module that knows all others. listeners, handover (upgrades),
-//!                  processes (several on one book), control (the wire between them), notify (the service manager),
-//!                  memory (gives it back)
+//!                  processes (several on one book), control (the wire between them), changes (what they hear through the
+//!                  book), locks (into force), people (who signed in), notify (the service manager), memory (gives it back)
 //!   address.rs     which addresses count as one
 //!   accept.rs      the accept loop: back-off, limits per address, a span and a task for each connection
 //!   proxy_protocol.rs  what a trusted load balancer says about the client
@@ -45,9 +46,9 @@
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in, handler (what russh calls), connection, channel, relay
-//!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, tokens, credentials,
-//!                  health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for the command
-//!                  line), pages/ (sign-in, tokens); live (what they act on); HTTPS
+//!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,
+//!                  credentials, health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for
+//!                  the command line), pages/ (sign-in, tokens); live (what they act on); HTTPS
 //! config/          gatescribe.toml: every key, commented; a test parses it
 //! certs/           how clients trust the gateway
 //! examples/        programs with one idea each, and a first deployment step by step
@@ -137,6 +138,12 @@
 //! `serve` says SSH's goodbye, a second at most, and cuts the line: both `Cut` streams fail at once and are reset. The
 //! row is closed with what may remain upstream, and the API answers it. A session that an older process holds is found
 //! by its row: `gateway/processes.rs` tells that process, which also looks for orders in the book every second.
+//!
+//! # One lock
+//! `api/locks.rs` asks `gateway/locks.rs`, which writes it into the book (`store/sqlite/locks.rs`, with a line for the audit
+//! log and one in `changes`), reads the book's locks and puts them into what everybody is asked by (`session/in_force.rs`).
+//! `gateway/changes.rs` of every other process reads that line within a second and does the same. A kill with a lock
+//! writes both in one transaction, so that nobody who is cut off finds the door open.
 //!
 //! # One replay
 //! `api/replay.rs` finds the row of somebody whom the caller may read (`api/auth.rs`), and starts an export on a thread that may block

@@ -9,15 +9,15 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
-use super::auth::{owner, session};
+use super::auth::{owner, require, session};
 use super::parameters::{Ids, Parameters};
-use super::{ApiError, ApiState, KillError, Shared, body};
+use super::{ApiError, ApiState, KillError, Shared, body, locks};
 use crate::identity::tokens::{Caller, Scope};
+use crate::policy::{Lock, LockTarget};
 use crate::store::{Event, EventStatus, Ordered, SessionRow};
 
 /// The handler.
@@ -36,8 +36,12 @@ pub(super) async fn put(
     // Asked before the body is read; `carry_out` asks again, about this very session.
     owner(&caller, Scope::SessionsKill)?;
     parameters.finish()?;
-    let reason = reason(body::read(request).await?)?;
-    let ordered = tokio::spawn(async move { carry_out(&shared.api, &caller, &ids, &reason).await });
+    let order = checked(body::read(request).await?)?;
+    if order.lock.is_some() {
+        // A lock is about everybody's sessions there may be, also where this one is the caller's own.
+        require(&caller, Scope::SessionsKill)?;
+    }
+    let ordered = tokio::spawn(async move { carry_out(&shared.api, &caller, &ids, &order).await });
     match timeout(KILL_DEADLINE, ordered).await {
         Ok(Ok(answer)) => answer.map(Json),
         Ok(Err(_panicked_or_stopping)) => {
@@ -47,18 +51,30 @@ pub(super) async fn put(
     }
 }
 
-async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, reason: &str) -> Result<SessionRow, ApiError> {
+async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, order: &Order) -> Result<SessionRow, ApiError> {
     let row = session(&api.store, caller, Scope::SessionsKill, ids).await?;
     if row.end_time.is_some() {
         return Err(already_ended());
     }
-    let event = Event::now("kill", EventStatus::Success, json!({"by": caller.name(), "reason": reason}));
-    match api.store.order_kill(ids.session, event).await? {
+    let reason = order.reason.as_str();
+    let mut about = json!({"by": caller.name(), "reason": reason});
+    let lock = order.lock.as_deref().map(|lasts| lock_out(&row, caller, reason, lasts)).transpose()?;
+    let locks = lock.is_some();
+    if let Some(lock) = &lock {
+        about["lock_id"] = lock.lock_id.to_string().into();
+    }
+    let event = Event::now("kill", EventStatus::Success, about);
+    match api.store.order_kill_and_lock(ids.session, event, lock).await? {
         Ordered::Live => {}
         Ordered::Ended => return Err(already_ended()),
         Ordered::Unknown => return Err(ApiError::not_found("there is no such session on this socket")),
     }
-    tracing::info!(session = %ids.session, by = caller.name(), reason, "ordered a session to end");
+    tracing::info!(session = %ids.session, by = caller.name(), reason, locks, "ordered a session to end");
+    // Before the session is told: nobody who is cut off gets in again. Only now, because what the lock itself ends must
+    // find the order in its row.
+    if locks && let Err(error) = api.lock.apply().await {
+        tracing::error!(%error, "a lock stands in the book and is not in force yet");
+    }
     let ordered = Instant::now();
     let killed = api.kill.kill(ids.session, caller.name(), reason).await;
     if killed.is_ok() {
@@ -76,11 +92,8 @@ async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, reason: &str) -> 
     }
 }
 
-/// The order, checked: the reason is all that it says.
-fn reason(order: Order) -> Result<String, ApiError> {
-    if order.lock.is_some() {
-        return Err(ApiError::bad_request("`lock` is not built yet"));
-    }
+/// The order, checked.
+fn checked(order: Order) -> Result<Order, ApiError> {
     if !order.killed {
         return Err(ApiError::bad_request("`killed` must be true"));
     }
@@ -92,7 +105,13 @@ fn reason(order: Order) -> Result<String, ApiError> {
     if reason.chars().any(char::is_control) {
         return Err(ApiError::bad_request("`reason` must not have control characters"));
     }
-    Ok(reason.to_owned())
+    Ok(Order { reason: reason.to_owned(), ..order })
+}
+
+/// What keeps this person off this socket.
+fn lock_out(row: &SessionRow, caller: &Caller, reason: &str, lasts: &str) -> Result<Lock, ApiError> {
+    let (user, socket) = (Some(row.user_email.clone()), Some(row.socket_name.clone()));
+    locks::new(LockTarget { user, socket, ..LockTarget::default() }, reason, caller, Some(lasts))
 }
 
 /// The order to end a session.
@@ -104,8 +123,8 @@ struct Order {
     /// Why; shown to whoever is at the session.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
-    #[schema(ignore)]
-    lock: Option<IgnoredAny>,
+    /// For how long the person is kept off the socket from now on, as `15m`; left out: not at all.
+    lock: Option<String>,
 }
 
 fn already_ended() -> ApiError {
@@ -127,11 +146,13 @@ mod tests {
 
     use axum::body::Body;
     use axum::http::Method;
+    use jiff::Timestamp;
     use serde_json::{Value, json};
     use tokio::time::timeout;
     use uuid::Uuid;
 
     use crate::api::testing::{Answer, Api, Ends, Exports, path};
+    use crate::policy::LockTarget;
     use crate::store::testing::{denied_session, new_session, socket_id};
     use crate::store::{NewSession, Outcome, SessionRow};
 
@@ -166,6 +187,35 @@ mod tests {
         assert_eq!(event["metadata"], json!({"by": "admin@example.com", "reason": "laptop lost"}));
         api.put(&path(&new), ORDER).await.refused(409, "already ended");
         assert_eq!(serde_json::to_value(row(&api, &new).await).unwrap(), told);
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_there_when_the_kill_begins_and_not_without_a_kill() {
+        let api = Api::with(Ends::KilledLater, Exports::Facts).await;
+        let (new, denied) = (new_session(), denied_session());
+        api.book.open_session(new.clone()).await.unwrap();
+        api.book.open_session(denied.clone()).await.unwrap();
+        let order = r#"{"killed": true, "reason": "laptop lost", "lock": "15m"}"#;
+        api.put(&path(&denied), order).await.refused(409, "already ended");
+        assert_eq!(api.book.locks(Timestamp::now()).await.unwrap(), []);
+        let (url, looked) = (path(&new), async {
+            api.killer_called().await;
+            let locks = api.book.locks(Timestamp::now()).await.unwrap();
+            api.let_kill_go();
+            locks
+        });
+        let (answer, locks) = tokio::join!(api.put(&url, order), looked);
+        let [lock] = &locks[..] else { panic!("{locks:?}") };
+        let target = LockTarget {
+            user: Some("alice@example.com".into()),
+            socket: Some("shell".into()),
+            ..LockTarget::default()
+        };
+        assert_eq!((&lock.target, lock.reason.as_str()), (&target, "laptop lost"));
+        assert_eq!(lock.until.unwrap().duration_since(lock.created).as_secs(), 900);
+        let told = answer.json();
+        let event = told["events"].as_array().unwrap().last().unwrap();
+        assert_eq!(event["metadata"]["lock_id"], lock.lock_id.to_string());
     }
 
     #[tokio::test]
@@ -239,7 +289,9 @@ mod tests {
             (r#"{"killed": "true", "reason": "x"}"#, "boolean"),
             (r#"{"killed": true, "reason": "  "}"#, "`reason` must have"),
             (r#"{"killed": true, "reason": "a\u001b[31m"}"#, "control"),
-            (r#"{"killed": true, "reason": "x", "lock": "15m"}"#, "`lock` is not built yet"),
+            (r#"{"killed": true, "reason": "x", "lock": "soon"}"#, "`15m`"),
+            (r#"{"killed": true, "reason": "x", "lock": "0s"}"#, "`15m`"),
+            (r#"{"killed": true, "reason": "x", "lock": true}"#, "string"),
             (r#"{"killed": true, "reason": "x", "force": 1}"#, "`force`"),
             (r#"{"killed": true, "reason": "x"} trailing"#, "trailing"),
             (too_long.as_str(), "`reason` must have 1 to 500"),

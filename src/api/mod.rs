@@ -1,6 +1,7 @@
-//! The REST API: the session log, replays, live watching, the kill, tokens and sign-ins, and what operators ask.
+//! The REST API: the session log, replays, live watching, the kill, locks, tokens and sign-ins, and what operators ask.
 //!
-//! Speaks HTTP and the book. What ends a session and what exports a recording come in as [`Killer`] and [`Replays`];
+//! Speaks HTTP and the book. What ends a session, what locks and what exports a recording come in as [`Killer`], [`Locker`]
+//! and [`Replays`];
 //! recordings themselves are known to `live`, `health` and `watch` alone. Everything under `/api/v1`, also what does not
 //! exist, is behind the token, so that nothing can be learned without one.
 
@@ -13,6 +14,7 @@ mod error;
 pub mod health;
 mod kill;
 mod live;
+mod locks;
 mod log;
 mod metrics;
 pub mod oauth;
@@ -49,6 +51,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 pub use self::error::ApiError;
+pub use self::locks::Locker;
 use self::policy::PolicyDesk;
 use self::shares::{Limits, Shares};
 use self::watch::Watches;
@@ -56,6 +59,7 @@ use crate::identity::Identity;
 use crate::identity::sign_ins::SignIns;
 use crate::identity::tokens::Tokens;
 use crate::record::export::text::View;
+use crate::session::Rules;
 use crate::socket::Socket;
 use crate::store::{RecordingRow, Store};
 use crate::telemetry::{LogLevel, Metrics};
@@ -69,6 +73,10 @@ pub struct ApiState {
     pub tokens: Tokens,
     /// What ends sessions.
     pub kill: Arc<dyn Killer>,
+    /// What puts locks into force.
+    pub lock: Arc<dyn Locker>,
+    /// What is in force: which sockets there are.
+    pub rules: Rules,
     /// What exports recordings.
     pub recordings: Arc<dyn Replays>,
     /// Sign-ins at the gateway itself.
@@ -171,6 +179,8 @@ pub fn router(state: ApiState) -> Router {
         .routes(routes!(credentials::socket_token))
         .routes(routes!(credentials::list, credentials::revoke_person))
         .routes(routes!(credentials::revoke))
+        .routes(routes!(locks::list, locks::lock))
+        .routes(routes!(locks::unlock))
         .routes(routes!(log::get, log::put))
         .routes(routes!(metrics::get))
         .routes(routes!(auth::whoami))
@@ -277,6 +287,9 @@ mod tests {
             (Method::DELETE, "/api/v1/sign-in/x".to_owned(), 400),
             (Method::GET, "/api/v1/policies".to_owned(), 200),
             (Method::POST, "/api/v1/policy/test".to_owned(), 400),
+            (Method::GET, "/api/v1/locks".to_owned(), 200),
+            (Method::POST, "/api/v1/locks".to_owned(), 400),
+            (Method::DELETE, "/api/v1/lock/x".to_owned(), 400),
             (Method::GET, "/api/v1/log".to_owned(), 200),
             (Method::PUT, "/api/v1/log".to_owned(), 400),
             (Method::GET, "/metrics".to_owned(), 200),

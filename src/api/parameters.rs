@@ -40,6 +40,15 @@ pub(super) struct SignInId {
     pub(super) sign_in: Uuid,
 }
 
+/// The id in `/lock/{lock_id}`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct LockId {
+    /// The lock's id, from the list of them.
+    #[param(rename = "lock_id")]
+    pub(super) lock: Uuid,
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Ids {
     type Rejection = ApiError;
 
@@ -64,6 +73,15 @@ impl<S: Send + Sync> FromRequestParts<S> for SignInId {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(sign_in) = Path::<String>::from_request_parts(parts, state).await?;
         Ok(Self { sign_in: id("sign_in_id", &sign_in)? })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LockId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(lock) = Path::<String>::from_request_parts(parts, state).await?;
+        Ok(Self { lock: id("lock_id", &lock)? })
     }
 }
 

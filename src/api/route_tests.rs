@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::testing::{Api, path, person};
 use crate::identity::tokens::Scope;
+use crate::policy::{Lock, LockTarget};
 use crate::store::testing::{new_session, recording, socket_id};
 use crate::store::{NewSession, SessionRow};
 
@@ -53,6 +54,8 @@ const SHELL: &str = r#"{"socket": "shell"}"#;
 const ASK: &str = r#"{"user": "alice@example.com", "socket": "shell"}"#;
 const LEVEL: &str = r#"{"level": "debug"}"#;
 const KILL: &str = r#"{"killed": true, "reason": "x"}"#;
+const LOCK: &str = r#"{"target": {"socket": "shell"}, "reason": "x"}"#;
+const KILL_AND_LOCK: &str = r#"{"killed": true, "reason": "x", "lock": "15m"}"#;
 const TOKEN: &str = r#"{"label": "x", "scopes": ["admin"], "lifetime": "1m"}"#;
 
 #[rustfmt::skip]
@@ -74,6 +77,8 @@ fn table() -> Vec<Line> {
                                                             [401, 401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 200]),
         line(get.clone(), SESSION, "", "",                  [401, 401, 200, 404, 200, 200, 200, 200, 403, 403, 403, 200]),
         line(put.clone(), SESSION, "", KILL,                [401, 401, 200, 404, 403, 200, 200, 403, 403, 403, 200, 200]),
+        // To lock is about everybody's sessions, also where the session is one's own.
+        line(put.clone(), SESSION, "", KILL_AND_LOCK,       [401, 401, 403, 403, 403, 200, 200, 403, 403, 403, 200, 200]),
         line(get.clone(), LOG, "", "",                      [401, 401, 200, 404, 200, 200, 200, 403, 200, 403, 403, 200]),
         line(get.clone(), LOG, "?input=true", "",           [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
         line(get.clone(), LOG, "?format=raw", "",           [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
@@ -91,6 +96,10 @@ fn table() -> Vec<Line> {
                                                             [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
         line(delete.clone(), "/api/v1/sign-in/{sign_in_id}", "", "",
                                                             [401, 401, 404, 404, 404, 404, 200, 404, 404, 404, 404, 200]),
+        line(get.clone(), "/api/v1/locks", "", "",          [401, 401, 403, 403, 200, 200, 200, 200, 403, 403, 403, 200]),
+        line(post.clone(), "/api/v1/locks", "", LOCK,       [401, 401, 403, 403, 403, 201, 201, 403, 403, 403, 201, 201]),
+        line(delete.clone(), "/api/v1/lock/{lock_id}", "", "",
+                                                            [401, 401, 403, 403, 403, 200, 200, 403, 403, 403, 200, 200]),
         line(get.clone(), "/api/v1/log", "", "",            [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
         line(put.clone(), "/api/v1/log", "", LEVEL,         [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
         line(get.clone(), "/api/v1/tokens", "", "",         [401, 401, 403, 403, 403, 403, 200, 403, 403, 403, 403, 200]),
@@ -136,13 +145,25 @@ async fn every_route_answers_every_caller_as_the_table_says() {
     let tokens = tokens(&api).await;
     for line in table() {
         for ((caller, token), expected) in CALLERS.iter().zip(&tokens).zip(line.answers) {
-            // A session and a token of its own for each, because calls end them.
+            // A session, a lock and a token of its own for each, because calls end them.
             let new = session(&api).await;
             let doomed =
                 api.tokens.issue(vec![Scope::Admin], Vec::new(), "doomed", Duration::from_secs(60), None).await;
             let doomed = doomed.unwrap();
             let zoe = api.sign_ins.begin(person("zoe"), "192.0.2.1".parse().unwrap(), "tests").await.unwrap();
-            let route = line.route.replace("{token_id}", &doomed.row.token_id.to_string());
+            let now = jiff::Timestamp::now();
+            let lock = Lock {
+                lock_id: Uuid::now_v7(),
+                target: LockTarget::default(),
+                reason: "x".into(),
+                by: "x".into(),
+                created: now,
+                until: None,
+            };
+            api.book.add_lock(lock.clone()).await.unwrap();
+            let locks = api.book.locks(now).await.unwrap();
+            let route = line.route.replace("{lock_id}", &lock.lock_id.to_string());
+            let route = route.replace("{token_id}", &doomed.row.token_id.to_string());
             let route = route.replace("{sign_in_id}", &zoe.sign_in_id.to_string());
             let path = route.replace(SESSION, &super::testing::path(&new)) + line.query;
             let request = api.request(line.method.clone(), &path, token.as_deref()).body(Body::from(line.body));
@@ -151,7 +172,11 @@ async fn every_route_answers_every_caller_as_the_table_says() {
             let about = format!("{} {}{} as {caller}: {words}", line.method, line.route, line.query);
             assert_eq!(answer.status.as_u16(), expected, "{about}");
             // What was refused has changed nothing.
+            let locks_now = api.book.locks(now).await.unwrap();
+            let locks_more = line.body == LOCK || line.body == KILL_AND_LOCK;
+            assert_eq!(locks_now.len() > locks.len(), locks_more && expected < 300, "{about}");
             let changed = row(&api, &new).await.killed
+                || !locks_now.contains(&locks[0])
                 || api.sign_ins.living(zoe.sign_in_id).await.is_err()
                 || api
                     .tokens

@@ -6,6 +6,7 @@ pub mod client;
 mod config;
 mod demo;
 pub mod escape;
+mod lock;
 pub mod login;
 pub mod logout;
 mod policy;
@@ -16,8 +17,10 @@ mod shell_keeper;
 mod ssh_config;
 mod stage;
 mod status;
+mod table;
 mod terminal_filter;
 mod token;
+mod unlock;
 mod verify;
 
 use std::io::{self, IsTerminal, Write};
@@ -55,6 +58,10 @@ enum Command {
     Sessions(sessions::Args),
     /// Ask the policy: would they get in, and what other rules would have refused
     Policy(policy::Args),
+    /// Keep people, groups, networks or everybody out; list locks
+    Lock(lock::Args),
+    /// Take a lock off
+    Unlock(unlock::Args),
     /// Check and show configurations
     Config(config::Args),
     /// Check recordings, without a gateway
@@ -76,6 +83,8 @@ pub fn run() -> ExitCode {
         Command::SshConfig(args) => ssh_config::run(&args),
         Command::Sessions(args) => sessions::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Lock(args) => lock::run(&args),
+        Command::Unlock(args) => unlock::run(&args),
         Command::Config(args) => config::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::ShellKeeper(args) => shell_keeper::run(args),

@@ -6,6 +6,9 @@ use reqwest::Url;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::Changes;
+use super::locks::LocksInForce;
+use super::people::Remembering;
 use super::processes::{EndsAnywhere, Processes};
 use super::settings::{self, LINK_LIFETIME};
 use super::{Gateway, GatewayError, Listeners, Seat, io_error, notify};
@@ -54,6 +57,9 @@ impl Gateway {
         seat.process.begun();
         processes.bury(notify::recovering).await?;
         let rules = Rules::new(config.policies.clone(), listeners.sockets.clone());
+        let locks = Arc::new(LocksInForce::new(store.clone(), rules.clone()));
+        // Before anybody is let in.
+        let changes = Changes::from_now(store.clone(), locks.clone()).await?;
         let about_sessions = settings::session_settings(&config, rules.clone(), &telemetry.metrics);
         let sessions = Sessions::new(about_sessions, store.clone(), recordings.clone());
         telemetry.metrics.sample_from(settings::sample_from(sessions.clone(), recordings.clone()));
@@ -63,7 +69,10 @@ impl Gateway {
         let oidc = Oidc::new(settings::oidc_settings(&config)?)?;
         let about_links = settings::link_settings(&config, &public_url);
         let links = match approver {
-            Some(approver) => Links::approved_by(about_links, approver(oidc.clone())),
+            Some(approver) => {
+                let approver = Remembering { approver: approver(oidc.clone()), store: store.clone() };
+                Links::approved_by(about_links, Arc::new(approver))
+            }
             None => Links::new(about_links),
         };
         let tokens = Tokens::new(store.clone(), settings::roles(&config), &config.oidc.issuer);
@@ -104,11 +113,13 @@ impl Gateway {
             store: store.clone(),
             tokens: tokens.clone(),
             kill: Arc::new(EndsAnywhere { sessions: sessions.clone(), processes: processes.clone() }),
+            lock: locks,
+            rules: rules.clone(),
             watches: Watches::new(recordings.clone()),
             recordings: Arc::new(recordings.clone()),
             sign_ins: sign_ins.clone(),
             reachable: settings::reachable(&sessions),
-            policy: settings::policy_desk(&config, rules.clone()),
+            policy: settings::policy_desk(&config, rules),
             origin: public_url.origin().ascii_serialization(),
             stop: stop.clone(),
             readiness: Arc::new(parts),
@@ -123,6 +134,7 @@ impl Gateway {
             public_url: public_url.clone(),
         };
         let pages = PagesState {
+            store: store.clone(),
             oidc: oidc.clone(),
             links: links.clone(),
             grants,
@@ -146,6 +158,7 @@ impl Gateway {
             seat,
             sessions,
             processes,
+            changes,
             store,
             links,
             oidc,

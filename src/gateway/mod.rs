@@ -2,14 +2,18 @@
 //!
 //! `build` makes the parts and `settings` what they want to know, `run` is the life of a process, `listeners` where to
 //! listen, `handover` how a new process takes over from an old one, `processes` what the processes of one gateway owe each
-//! other, `control` the wire between them, `notify` what the service manager hears.
+//! other, `control` the wire between them, `changes` what they hear from each other through the book, `locks` puts the
+//! book's locks into force, `people` remembers who signed in, `notify` what the service manager hears.
 
 mod build;
+mod changes;
 mod control;
 mod handover;
 mod listeners;
+mod locks;
 mod memory;
 mod notify;
+mod people;
 mod processes;
 mod run;
 mod settings;
@@ -27,6 +31,7 @@ pub use self::handover::Seat;
 pub use self::listeners::{Inherited, Listeners};
 pub use self::notify::{not_upgraded, upgrading};
 
+use self::changes::Changes;
 use self::listeners::Door;
 use self::processes::Processes;
 use crate::api::server::Https;
@@ -100,6 +105,7 @@ pub struct Gateway {
     front: Arc<ssh::Front>,
     sessions: Sessions,
     processes: Processes,
+    changes: Changes,
     store: Store,
     links: Links,
     oidc: Oidc,

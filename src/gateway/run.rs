@@ -37,7 +37,7 @@ impl Gateway {
     /// has taken over, runs until the last connection has ended.
     pub async fn run(self, told: CancellationToken) {
         let Self { config, seat, doors, front, sessions, processes, store, links, oidc, https, leave, stop, .. } = self;
-        let (keeping, telemetry) = (self.keeping, self.telemetry);
+        let (keeping, telemetry, changes) = (self.keeping, self.telemetry, self.changes);
         let Seat { process, lock, predecessor } = seat;
         let turn = Arc::new(Turn::new(process.id, Held { lock, doors }));
         let (per_address, believed) =
@@ -59,6 +59,7 @@ impl Gateway {
                 tokio::join!(
                     sessions.keep_touched(),
                     sessions.keep_obeying(),
+                    changes.keep_hearing(),
                     doors.keep_telling(),
                     oidc.keep_fresh(),
                     geo.keep_fresh(),

@@ -438,15 +438,19 @@ async fn wrong_usage_is_two_and_help_fits_a_screen() {
         vec!["sessions", "show", "xyz"],
         vec!["sessions", "kill", "01234567"],
         vec!["sessions", "list", "--since", "yesterday"],
+        vec!["lock", "user", "alice@example.com"],
+        vec!["lock", "--json", "all", "--reason", "x"],
+        vec!["unlock", "xyz"],
         vec!["nonsense"],
     ] {
         let done = cli.run(&args).await;
         assert_eq!(done.status, Some(2), "{args:?}: {done:?}");
         assert!(done.stdout.is_empty() && !done.stderr.is_empty(), "{args:?}: {done:?}");
     }
-    let commands = ["login", "logout", "status", "token", "ssh-config", "sessions"].map(|name| vec![name]);
+    let commands = ["login", "logout", "status", "token", "ssh-config", "sessions", "lock", "unlock"].map(|name| vec![name]);
     let sessions = ["list", "show", "text", "kill", "export"].map(|name| vec!["sessions", name]);
-    for command in commands.into_iter().chain(sessions) {
+    let locks = ["user", "group", "socket", "address", "all"].map(|whom| vec!["lock", whom]);
+    for command in commands.into_iter().chain(sessions).chain(locks) {
         let args: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
         let help = cli.run(&args).await.ok();
         assert!(help.contains("Example: ") && help.lines().count() <= 50, "{command:?}:\n{help}");

@@ -16,6 +16,7 @@ mod harness;
 mod harness_tests;
 mod kill;
 mod layers;
+mod locks;
 mod login_server;
 mod operations;
 mod policy;

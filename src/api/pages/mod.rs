@@ -38,6 +38,7 @@ use crate::identity::grants::Grants;
 use crate::identity::link::Links;
 use crate::identity::oidc::Oidc;
 use crate::identity::tokens::Role;
+use crate::store::Store;
 
 /// The longest body of a form, in bytes.
 const MAX_FORM: usize = 8 * 1024;
@@ -45,6 +46,8 @@ const MAX_FORM: usize = 8 * 1024;
 /// What the pages work on.
 #[derive(Clone)]
 pub struct PagesState {
+    /// The book, which remembers what the provider said of people last.
+    pub store: Store,
     /// The identity provider.
     pub oidc: Oidc,
     /// The links to approve.

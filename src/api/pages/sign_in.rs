@@ -79,6 +79,11 @@ pub(super) async fn callback(
         Ok(identity) => identity,
         Err(error) => return Page::from(error).into_response(),
     };
+    // A sign-in that what lives would not hear of must not let anybody in either.
+    if let Err(error) = shared.pages.store.person_seen(&identity).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "a sign-in could not be written down");
+        return Page::failure(StatusCode::SERVICE_UNAVAILABLE, "Sign-in failed", &error.to_string()).into_response();
+    }
     tracing::info!(email = identity.email(), "signed in in a browser");
     match shared.browsers.open(&headers, identity, fresh_for) {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], go(&return_to)).into_response(),

@@ -4,14 +4,12 @@ mod judge;
 mod replay;
 mod test;
 
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 pub(super) use self::judge::Judge;
 pub(super) use self::replay::book;
-use super::{has_colour, run_client};
+use super::run_client;
+use super::table::plain;
 
 /// Arguments of `gatescribe policy`.
 #[derive(Debug, clap::Args)]
@@ -39,20 +37,7 @@ pub fn run(args: Args) -> ExitCode {
 
 /// A table whose last column alone wraps. Cells are escaped before.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    if io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
-    for (at, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if at + 1 < N {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    if !has_colour() {
-        table.force_no_tty();
-    }
+    let mut table = plain(header, |at| at + 1 == N);
     table.add_rows(rows);
     table.trim_fmt()
 }

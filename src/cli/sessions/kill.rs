@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Which;
 use super::row::Row;
+use crate::cli::lock::next_step;
 use crate::cli::{escape, print};
 
 /// Arguments of `gatescribe sessions kill`.
@@ -16,6 +17,9 @@ pub struct Args {
     /// Why; the person in the session reads it
     #[arg(long, value_name = "WORDS")]
     reason: String,
+    /// Also keep the person off the socket for so long, as 15m
+    #[arg(long, value_name = "DURATION")]
+    lock: Option<String>,
     /// The API's answer instead of words
     #[arg(long)]
     json: bool,
@@ -24,7 +28,10 @@ pub struct Args {
 /// Ends a session. One that had already ended is a failure: the caller may have meant another.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let (client, row) = args.which.find().await?;
-    let order = json!({"killed": true, "reason": args.reason});
+    let mut order = json!({"killed": true, "reason": args.reason});
+    if let Some(lasts) = &args.lock {
+        order["lock"] = lasts.as_str().into();
+    }
     let answer: Value = client.send(Method::PUT, &row.path(), Some(&order)).await?;
     if args.json {
         return print(&format!("{}\n", escape::json(&answer)));
@@ -44,8 +51,17 @@ fn words(row: &Row) -> String {
         Some("unknown") | None => "whether something of it still runs is not known".to_owned(),
         Some(still) => format!("this still runs: {}", escape::line(still)),
     };
-    match row.outcome.as_deref() {
+    let ended = match row.outcome.as_deref() {
         Some("killed") => format!("{ended} is ended; {remaining}\n"),
         outcome => format!("{ended} had just come to its own end ({})\n", escape::line(outcome.unwrap_or("unknown"))),
-    }
+    };
+    ended + &locked(row).unwrap_or_default()
+}
+
+/// About the lock that came with this order, if one did.
+fn locked(row: &Row) -> Option<String> {
+    let order = row.events.iter().rev().find(|event| event.kind == "kill")?;
+    let lock = order.metadata.get("lock_id")?.as_str()?.parse().ok()?;
+    let (who, socket) = (escape::line(&row.user_email), escape::line(&row.socket_name));
+    Some(format!("{who} is locked out of {socket}; {}", next_step(lock)))
 }

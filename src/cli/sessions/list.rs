@@ -1,15 +1,13 @@
 //! `gatescribe sessions list`: a table that fits the terminal, or the API's answer as JSON.
 
-use std::io::{self, IsTerminal};
-
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, Table};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp, Zoned};
 use serde_json::Value;
 
 use super::row::{List, Row};
 use crate::cli::client::{Client, Options};
-use crate::cli::{escape, has_colour, print};
+use crate::cli::{escape, print, table};
 
 /// Arguments of `gatescribe sessions list`.
 #[derive(Debug, clap::Args)]
@@ -73,7 +71,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         eprintln!("{}", if args.is_everything() { "no session yet" } else { "no session matches" });
         return Ok(());
     }
-    print(&format!("{}\n", table(&list.session_logs, Timestamp::now()).trim_fmt()))?;
+    print(&format!("{}\n", table_of(&list.session_logs, Timestamp::now()).trim_fmt()))?;
     if list.pagination.next_page != 0 {
         let (page, total) = (list.pagination.next_page, list.pagination.total_records);
         eprintln!("\n{total} in all; more with --page {page}");
@@ -109,24 +107,11 @@ impl Args {
     }
 }
 
-/// Wraps what is too long for the terminal and cuts nothing; without a terminal every row is one line.
-fn table(rows: &[Row], now: Timestamp) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["STARTED", "USER", "SOCKET", "FROM", "LASTED", "OUTCOME", "ID"]);
-    if io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
-    for (at, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 1));
-        // An id in two pieces cannot be copied; the others may wrap.
-        if !matches!(at, 1..=3) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    if !has_colour() {
-        table.force_no_tty();
-    }
-    let ids = short_ids(rows);
+fn table_of(rows: &[Row], now: Timestamp) -> Table {
+    // An id in two pieces cannot be copied.
+    let header = ["STARTED", "USER", "SOCKET", "FROM", "LASTED", "OUTCOME", "ID"];
+    let mut table = table::plain(header, |at| matches!(at, 1..=3));
+    let ids = table::short_ids(rows.iter().map(|row| row.session_id));
     for (row, id) in rows.iter().zip(ids) {
         table.add_row([
             Cell::new(began(row.start_time, now)),
@@ -192,17 +177,6 @@ pub(in crate::cli) fn duration(lasted: SignedDuration) -> String {
     }
 }
 
-/// As much of each id as tells it from the others here, and at least its time.
-fn short_ids(rows: &[Row]) -> Vec<String> {
-    let ids: Vec<String> = rows.iter().map(|row| row.session_id.to_string()).collect();
-    let begin = |id: &str, length: usize| id.get(..length).unwrap_or(id).to_owned();
-    let short = |id: &String| {
-        let alone = |length: &usize| ids.iter().filter(|other| other.starts_with(&begin(id, *length))).count() == 1;
-        begin(id, [13, 18, 23].into_iter().find(alone).unwrap_or(36))
-    };
-    ids.iter().map(short).collect()
-}
-
 /// A time as people type it: how long ago, a day or a time of this machine's zone, or RFC 3339.
 pub(in crate::cli) fn time(typed: &str) -> Result<Timestamp, String> {
     let zone = TimeZone::system();
@@ -234,30 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_as_short_as_tells_them_apart() {
-        let rows = [
-            row("01234567-89ab-7000-8000-000000000001", "a"),
-            row("01234567-89ab-7000-9000-000000000001", "a"),
-            row("01234567-89ac-7000-9000-000000000001", "a"),
-            row("01234567-89ad-7000-9000-000000000001", "a"),
-            row("01234567-89ad-7000-9000-000000000002", "a"),
-        ];
-        let expected = [
-            "01234567-89ab-7000-8000",
-            "01234567-89ab-7000-9000",
-            "01234567-89ac",
-            "01234567-89ad-7000-9000-000000000001",
-            "01234567-89ad-7000-9000-000000000002",
-        ];
-        assert_eq!(short_ids(&rows), expected);
-    }
-
-    #[test]
     fn a_table_shows_what_users_wrote_without_what_it_does() {
         let mut hostile = row("01234567-89ab-7000-8000-000000000001", "eve\u{1b}]0;x\u{7}\u{202e}@example.com");
         hostile.sshuser = Some("root\n".into());
         let now = "2026-03-01T11:05:00Z".parse().unwrap();
-        let text = table(&[hostile], now).trim_fmt();
+        let text = table_of(&[hostile], now).trim_fmt();
         assert!(text.contains("eve\\x1b]0;x\\x07\\u{202e}@example.com") && text.contains("root\\n@shell"), "{text}");
         assert!(text.contains("LIVE 1h05m") && text.contains(" 01234567-89ab"), "{text}");
         assert!(!text.chars().any(|c| c != '\n' && escape::is_dangerous(c)), "{text:?}");

@@ -37,7 +37,7 @@ impl Store {
 
     /// The sessions that live, whichever process holds them.
     pub async fn live_visits(&self) -> Result<Vec<PastSession>, StoreError> {
-        self.lists
+        self.look_ups
             .call(|db| {
                 let mut find = db.prepare_cached(&format!(
                     "SELECT {COLUMNS} FROM sessions WHERE end_time IS NULL ORDER BY start_time, session_id"

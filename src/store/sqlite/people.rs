@@ -92,7 +92,7 @@ mod tests {
             [(&first, &first), (&newer, &newer), (&first, &newer), (&newer, &newer), (&same_time, &same_time)]
         {
             book.person_seen(seen).await.unwrap();
-            assert_eq!(known().await, [stands.clone()]);
+            assert_eq!(known().await, std::slice::from_ref(stands));
         }
         let person = Change::Person { issuer: "https://idp.example.com".into(), subject: "u-1".into() };
         assert_eq!(book.newest_identity(Owner::of(&first)).await.unwrap(), Some(same_time));

@@ -5,7 +5,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::values::{Id, Json, Time, Word};
-use super::{Store, past};
+use super::{Store, locks, past};
+use crate::policy::Lock;
 use crate::socket::socket_id;
 use crate::store::{AuthResult, Event, NewSession, Ordered, Outcome, RecordingRow, RecordingState, StoreError};
 
@@ -78,6 +79,16 @@ impl Store {
     ///
     /// The event's `metadata.reason` becomes the row's `end_reason`, however the race with another end goes.
     pub async fn order_kill(&self, session: Uuid, event: Event) -> Result<Ordered, StoreError> {
+        self.order_kill_and_lock(session, event, None).await
+    }
+
+    /// The same, with a lock that is in the book from the same instant on, or not at all.
+    pub async fn order_kill_and_lock(
+        &self,
+        session: Uuid,
+        event: Event,
+        lock: Option<Lock>,
+    ) -> Result<Ordered, StoreError> {
         self.writes
             .call(move |db| {
                 let mut order = db.prepare_cached(
@@ -85,6 +96,7 @@ impl Store {
                 )?;
                 if let Some(number) = one_number(&mut order, session)? {
                     insert_event(db, number, &event)?;
+                    lock.iter().try_for_each(|lock| locks::insert(db, lock))?;
                     return Ok(Ordered::Live);
                 }
                 match number(db, session) {

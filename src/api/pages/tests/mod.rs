@@ -19,6 +19,7 @@ use crate::api::dev_issuer::DevIssuer;
 use crate::identity::grants::GrantSettings;
 use crate::identity::link::{Answer, Asks, LinkSettings, LinkState, OtherAddress, Waiting};
 use crate::identity::oidc::{Begin, OidcSettings};
+use crate::store::testing::Book;
 
 const ORIGIN: &str = "https://access.example.com:8443";
 const HERE: &str = "192.0.2.1:40000";
@@ -28,6 +29,7 @@ struct Site {
     router: Router,
     links: Links,
     grants: Grants,
+    book: Book,
     _issuer: DevIssuer,
 }
 
@@ -72,7 +74,9 @@ impl Site {
             max_per_address: 100,
         });
         let grants = Grants::new(GrantSettings { device_groups: vec!["engineering".into()], other_address });
+        let book = Book::new();
         let router = router(PagesState {
+            store: book.clone(),
             oidc,
             links: links.clone(),
             grants: grants.clone(),
@@ -81,7 +85,7 @@ impl Site {
             geo: Geo::default(),
             tokens: Arc::new(Issues),
         });
-        Self { router, links, grants, _issuer: issuer }
+        Self { router, links, grants, book, _issuer: issuer }
     }
 
     fn browser(&self, address: &str) -> Browser<'_> {

@@ -1,6 +1,7 @@
 //! To the provider and back, sessions, tokens, headers, and what must not leak.
 
 use super::*;
+use crate::store::Change;
 
 #[tokio::test]
 async fn a_callback_counts_in_the_browser_that_began_it_and_once() {
@@ -16,6 +17,20 @@ async fn a_callback_counts_in_the_browser_that_began_it_and_once() {
 
     assert_eq!(mallory.get(&back).await.status, StatusCode::SEE_OTHER, "the attempt did not spend it");
     mallory.get(&back).await.is(StatusCode::BAD_REQUEST, "finished before");
+}
+
+#[tokio::test]
+async fn what_the_provider_says_of_a_person_is_kept_and_told() {
+    let site = Site::start(OtherAddress::Confirm).await;
+    let mut alice = site.browser(HERE);
+    let away = alice.get("/sign-in").await;
+    assert_eq!(site.book.people().await.unwrap(), [], "not before it has said something");
+    let back = alice.at_provider(&away, "alice").await;
+    alice.get(&back).await;
+    let [known] = &site.book.person("alice@example.com").await.unwrap()[..] else { panic!("alice is not known") };
+    assert_eq!(known.groups(), ["engineering"]);
+    let told = Change::Person { issuer: known.issuer().to_owned(), subject: known.subject().to_owned() };
+    assert_eq!(site.book.changes_after(0).await.unwrap(), [(1, told)]);
 }
 
 #[tokio::test]
@@ -154,6 +169,7 @@ async fn a_provider_that_is_down_gets_a_page() {
         redirect_uri: format!("{ORIGIN}/oidc/callback").parse().unwrap(),
     };
     let pages = PagesState {
+        store: site.book.clone(),
         oidc: Oidc::new(settings).unwrap(),
         links: site.links.clone(),
         grants: site.grants.clone(),
