@@ -13,11 +13,13 @@
 //! ```text
 //! src/
 //!   main.rs        parses arguments, runs, exits
-//!   cli/           one file per command: demo, serve, config, verify; shell_keeper is for the gateway itself. For people:
+//!   cli/           one file per command: demo, serve, config (against_live: who would gain and lose), policy/ (ask rules,
+//!                  replay the log with others), verify; shell_keeper is for the gateway itself. For people:
 //!                  login/, logout, status, token, ssh_config, sessions/, lock, unlock; they share client (the API),
 //!                  profile (what a sign-in left in files), agent, stage and terminal_filter (the terminal), table, escape
 //!                  (what may be printed)
-//!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places
+//!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places;
+//!                  lenient (without secrets, for tools), in_force (what the gateway serves by, for the same)
 //!   gateway/       builds everything, runs, drains; the only module that knows all others. listeners, handover (upgrades),
 //!                  processes (several on one book), control (the wire between them), changes (what they hear through the
 //!                  book), locks (into force), people (who signed in), notify (the service manager), memory (gives it back)
@@ -34,7 +36,7 @@
 //!                  command line), sign_ins (what `gatescribe login` begins, issues and revokes), ssh_ca and x509_ca (the
 //!                  authorities), tokens (of the API; scopes, roles), approval (who agreed in a browser,
 //!                  and was not revoked since), random, dev_issuer (a provider for demo and tests)
-//!   policy/        may they: rules, exec patterns, decide() -> Permit, Permit::check() -> Grant
+//!   policy/        may they: rules, exec patterns, decide() -> Permit, Permit::check() -> Grant; explain (why, rule by rule)
 //!   session/       registry (open, kill, drain, close), recording (a channel's tap and row), end (why it ended),
 //!                  kill and cut (streams that die with their line), flow (how much a channel may hold)
 //!   keeping.rs     housekeeping: what has been kept for long enough goes, files first

@@ -21,6 +21,7 @@ pub mod oauth;
 mod openapi;
 pub mod pages;
 mod parameters;
+pub mod policy;
 mod replay;
 #[cfg(test)]
 mod route_tests;
@@ -51,6 +52,7 @@ use uuid::Uuid;
 
 pub use self::error::ApiError;
 pub use self::locks::Locker;
+use self::policy::PolicyDesk;
 use self::shares::{Limits, Shares};
 use self::watch::Watches;
 use crate::identity::Identity;
@@ -83,6 +85,8 @@ pub struct ApiState {
     pub sign_ins: SignIns,
     /// Who may reach what.
     pub reachable: Reachable,
+    /// What is in force, for questions about it.
+    pub policy: PolicyDesk,
     /// What follows recordings for watchers.
     pub watches: Watches,
     /// The origin (RFC 6454) of the gateway's own pages: no other site's may open a WebSocket.
@@ -177,6 +181,8 @@ pub fn router(state: ApiState) -> Router {
         .routes(routes!(tokens::list, tokens::issue))
         .routes(routes!(tokens::revoke))
         .routes(routes!(sockets::list))
+        .routes(routes!(policy::list))
+        .routes(routes!(policy::test))
         .routes(routes!(credentials::certify))
         .routes(routes!(credentials::socket_token))
         .routes(routes!(credentials::list, credentials::revoke_person))
@@ -287,6 +293,8 @@ mod tests {
             (Method::GET, "/api/v1/sign-ins".to_owned(), 200),
             (Method::DELETE, "/api/v1/sign-ins".to_owned(), 400),
             (Method::DELETE, "/api/v1/sign-in/x".to_owned(), 400),
+            (Method::GET, "/api/v1/policies".to_owned(), 200),
+            (Method::POST, "/api/v1/policy/test".to_owned(), 400),
             (Method::GET, "/api/v1/locks".to_owned(), 200),
             (Method::POST, "/api/v1/locks".to_owned(), 400),
             (Method::DELETE, "/api/v1/lock/x".to_owned(), 400),

@@ -51,6 +51,7 @@ const SESSION: &str = "/api/v1/session/{socket_id}/{session_id}";
 const LOG: &str = "/api/v1/session/{socket_id}/{session_id}/session_log";
 const WATCH: &str = "/api/v1/session/{socket_id}/{session_id}/watch";
 const SHELL: &str = r#"{"socket": "shell"}"#;
+const ASK: &str = r#"{"user": "alice@example.com", "socket": "shell"}"#;
 const LEVEL: &str = r#"{"level": "debug"}"#;
 const KILL: &str = r#"{"killed": true, "reason": "x"}"#;
 const LOCK: &str = r#"{"target": {"socket": "shell"}, "reason": "x"}"#;
@@ -69,6 +70,8 @@ fn table() -> Vec<Line> {
         line(get.clone(), "/api/v1/openapi.json", "", "",   [401, 401, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
         line(get.clone(), "/api/v1/whoami", "", "",         [401, 401, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
         line(get.clone(), "/api/v1/sockets", "", "",        [401, 401, 200, 200, 200, 200, 200, 403, 403, 403, 403, 403]),
+        line(get.clone(), "/api/v1/policies", "", "",       [401, 401, 403, 403, 200, 200, 200, 200, 403, 403, 403, 200]),
+        line(post.clone(), "/api/v1/policy/test", "", ASK,  [401, 401, 403, 403, 200, 200, 200, 200, 403, 403, 403, 200]),
         line(get.clone(), "/api/v1/sessions", "", "",       [401, 401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 200]),
         line(get.clone(), "/api/v1/sessions", "?changed_after=0", "",
                                                             [401, 401, 200, 200, 200, 200, 200, 200, 403, 403, 403, 200]),

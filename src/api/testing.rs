@@ -24,8 +24,11 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::health::Readiness;
+use super::policy::{PolicyDesk, Written};
 use super::watch::Watches;
 use super::{ApiState, Format, Hears, KillError, Killer, Locker, Reachable, ReplayError, Replays, router};
+use crate::config::{Config, policies_as_written};
+use crate::geo::Geo;
 use crate::identity::Identity;
 use crate::identity::sign_ins::SignIns;
 use crate::identity::sign_ins::testing::ISSUER;
@@ -91,6 +94,7 @@ impl Api {
             recordings: Arc::clone(&exporter) as _,
             sign_ins: sign_ins.clone(),
             reachable,
+            policy: policy_desk(),
             watches: Watches::new(recordings(book.dir())),
             origin: "https://access.example.com:8443".into(),
             stop: CancellationToken::new(),
@@ -234,6 +238,35 @@ pub(super) fn person(name: &str) -> Identity {
         "signed_in": Timestamp::now(), "expires": Timestamp::now() + HOUR,
     }))
     .unwrap()
+}
+
+/// Alice may read files on the only socket, and run a few commands.
+fn policy_desk() -> PolicyDesk {
+    let text = r#"
+[gateway]
+domain = "access.example.com"
+[oidc]
+issuer = "https://idp.example.com"
+client_id = "g"
+client_secret = "env:SECRET"
+[[policy]]
+name = "reading"
+effect = "allow"
+sockets = { names = ["shell"] }
+who = { groups = ["alice"] }
+[policy.allow.ssh]
+exec = ["uptime"]
+[[policy]]
+name = "no-audit"
+effect = "deny"
+who = { groups = ["audrey"] }
+"#;
+    let config = Config::parse_leniently(text, Path::new("test.toml")).unwrap();
+    let written = Written::default();
+    // The other stands in no file.
+    written.replace(policies_as_written(text).into_iter().take(1).collect());
+    let rules = Rules::new(config.policies, vec![Arc::new(shell())]);
+    PolicyDesk { rules, geo: Geo::default(), session_lifetime: HOUR, written }
 }
 
 /// The only socket that there is; alice alone may reach it.

@@ -4,6 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use jiff::Timestamp;
+
+use super::sessions::time;
+use super::{against_live, run_client};
 use crate::config::{self, Config, ConfigErrors};
 
 /// Arguments of `gatescribe config`.
@@ -16,11 +20,28 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Say what is wrong with a configuration: every mistake with its line and column
-    #[command(after_help = "Example: gatescribe config check config/gatescribe.toml")]
-    Check(File),
+    #[command(after_help = "Examples: gatescribe config check config/gatescribe.toml\n          \
+        gatescribe config check --against-live gatescribe.toml.new")]
+    Check(Check),
     /// Print the configuration in effect, defaults filled in, without secrets
     #[command(after_help = "Example: gatescribe config show config/gatescribe.toml")]
     Show(File),
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    #[command(flatten)]
+    file: File,
+    /// Who would gain and lose access if the file came into force, and which live sessions would end. On the gateway's
+    /// host; needs no secret
+    #[arg(long)]
+    against_live: bool,
+    /// With --against-live: ask about this time, instead of now
+    #[arg(long, value_name = "TIME", requires = "against_live", value_parser = time)]
+    at: Option<Timestamp>,
+    /// With --against-live: JSON instead of words
+    #[arg(long, requires = "against_live")]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +63,11 @@ impl File {
 pub fn run(args: Args) -> ExitCode {
     let mut out = Vec::new();
     let done = match &args.command {
-        Command::Check(file) => file.find().and_then(|path| check(&path, &mut out)),
+        Command::Check(Check { file, against_live: true, at, json }) => match file.find() {
+            Ok(path) => return run_client(against_live::run(&path, *at, *json)),
+            Err(errors) => Err(errors),
+        },
+        Command::Check(Check { file, .. }) => file.find().and_then(|path| check(&path, &mut out)),
         Command::Show(file) => file.find().and_then(|path| show(&path, &mut out)),
     };
     let code = match &done {

@@ -150,6 +150,7 @@ fn demo_config(data_dir: PathBuf, https: SocketAddr, ssh: SocketAddr) -> Config 
     let geo = geo(&data_dir);
     Config {
         file: PathBuf::from("demo"),
+        text: String::new(),
         gateway: config::Gateway { domain: "localhost".into(), public_url, data_dir, proxy_protocol_from: Vec::new() },
         listen: config::Listen { https, ssh },
         tls: None,

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Nothing else knows the terminal.
 
+mod against_live;
 mod agent;
 pub mod client;
 mod config;
@@ -8,6 +9,7 @@ pub mod escape;
 mod lock;
 pub mod login;
 pub mod logout;
+mod policy;
 pub mod profile;
 mod serve;
 pub mod sessions;
@@ -54,6 +56,8 @@ enum Command {
     SshConfig(ssh_config::Args),
     /// The session log: list, replay, end
     Sessions(sessions::Args),
+    /// Ask the policy: would they get in, and what other rules would have refused
+    Policy(policy::Args),
     /// Keep people, groups, networks or everybody out; list locks
     Lock(lock::Args),
     /// Take a lock off
@@ -78,6 +82,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::SshConfig(args) => ssh_config::run(&args),
         Command::Sessions(args) => sessions::run(args),
+        Command::Policy(args) => policy::run(args),
         Command::Lock(args) => lock::run(&args),
         Command::Unlock(args) => unlock::run(&args),
         Command::Config(args) => config::run(args),

@@ -62,6 +62,7 @@ pub fn config(raw: &Raw, file: &Path, env: Env<'_>, report: &mut Report<'_>) -> 
     let policies = policies::policies(&raw.policy, &around, &mut check);
     Some(Config {
         file: file.to_owned(),
+        text: String::new(),
         gateway: gateway?,
         listen: listen?,
         tls: tls.map_or(Some(None), |tls| tls.map(Some))?,

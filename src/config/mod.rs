@@ -8,6 +8,8 @@ mod check;
 mod difference;
 mod error;
 mod host;
+pub mod in_force;
+mod lenient;
 mod policies;
 mod raw;
 mod read;
@@ -16,6 +18,7 @@ mod schema;
 pub mod secret;
 pub mod size;
 mod sockets;
+mod written;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +32,7 @@ use secrecy::SecretString;
 pub use difference::{Difference, Names, Written};
 pub use error::{ConfigError, ConfigErrors, Position, Warning};
 pub use host::Origin;
+pub use written::policies_as_written;
 
 use crate::geo::Geo;
 use crate::policy::Policies;
@@ -48,6 +52,8 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 pub struct Config {
     /// The file it came from.
     pub file: PathBuf,
+    /// What stood in it; empty: it was never a file.
+    pub text: String,
     /// `[gateway]`
     pub gateway: Gateway,
     /// `[listen]`
@@ -246,6 +252,18 @@ impl Config {
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
         parse(text, file, &|name| std::env::var(name).ok()).map(|(config, _)| config)
     }
+
+    /// As [`Config::parse`] for who may do what: everything is checked as always, but no secret, certificate, key or
+    /// database is read, so that it works where they cannot be. A gateway does not start on this.
+    pub fn parse_leniently(text: &str, file: &Path) -> Result<Self, ConfigErrors> {
+        let env = |_: &str| Some(lenient::NOT_READ.to_owned());
+        parse_as(text, file, &env, lenient::without_the_outside).map(|(config, _)| config)
+    }
+
+    /// As [`Config::parse_leniently`] for a file.
+    pub fn load_leniently(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::parse_leniently(&text_of(path)?, path)
+    }
 }
 
 /// The configuration in effect, defaults filled in, as TOML. Secrets are shown as where they come from.
@@ -279,13 +297,23 @@ fn show_text(text: &str, file: &Path, env: Env<'_>) -> Result<String, ConfigErro
 }
 
 fn parse(text: &str, file: &Path, env: Env<'_>) -> Result<(Config, raw::Raw), ConfigErrors> {
+    parse_as(text, file, env, |raw| raw)
+}
+
+fn parse_as(
+    text: &str,
+    file: &Path,
+    env: Env<'_>,
+    prepare: impl FnOnce(raw::Raw) -> raw::Raw,
+) -> Result<(Config, raw::Raw), ConfigErrors> {
     let mut report = Report::new(file, text);
-    let raw = read::read(text, &mut report).map(raw::Raw::with_defaults);
+    let raw = read::read(text, &mut report).map(raw::Raw::with_defaults).map(prepare);
     let config = raw.as_ref().and_then(|raw| check::config(raw, file, env, &mut report));
     let (both, warnings) = report.finish(config.zip(raw))?;
     let (mut config, mut raw) = both;
     config.warnings = warnings;
     config.written = Written::of(&raw);
+    config.text = text.to_owned();
     // The one default that needs other values.
     if let Some(gateway) = &mut raw.gateway {
         let url = &mut gateway.get_mut().public_url;

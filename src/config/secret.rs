@@ -72,6 +72,16 @@ impl SecretRef {
         }
     }
 
+    /// What stands for this environment variable.
+    pub(super) fn variable(name: &str) -> Self {
+        Self(format!("env:{name}"))
+    }
+
+    /// Whether it says where the secret is, and is not the secret itself.
+    pub(super) fn is_reference(&self) -> bool {
+        self.source().is_some()
+    }
+
     fn source(&self) -> Option<Source<'_>> {
         if let Some(name) = self.0.strip_prefix("env:") {
             let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');

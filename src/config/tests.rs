@@ -2,6 +2,7 @@
 
 mod doubts;
 mod example;
+mod lenient;
 mod mistakes;
 mod policies;
 

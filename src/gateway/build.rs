@@ -20,7 +20,7 @@ use crate::api::pages::{self, PagesState};
 use crate::api::server::Https;
 use crate::api::watch::Watches;
 use crate::api::{self, ApiState};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::identity::grants::Grants;
 use crate::identity::link::{self, Links};
 use crate::identity::newcomers::Newcomers;
@@ -119,6 +119,8 @@ impl Gateway {
             stop: stop.clone(),
             asking: Arc::new(Semaphore::new(1)),
         };
+        let desk = settings::policy_desk(&config, rules.clone());
+        let written = desk.written.clone();
         let state = ApiState {
             store: store.clone(),
             tokens: tokens.clone(),
@@ -130,6 +132,7 @@ impl Gateway {
             sign_ins: sign_ins.clone(),
             reachable: settings::reachable(&sessions),
             changes: Arc::new(changes.clone()),
+            policy: desk,
             origin: public_url.origin().ascii_serialization(),
             stop: stop.clone(),
             readiness: Arc::new(parts),
@@ -168,6 +171,7 @@ impl Gateway {
                 tokens: tokens.clone(),
                 store: store.clone(),
                 metrics: telemetry.metrics.clone(),
+                written,
             },
             rules,
             reread: None,
@@ -190,7 +194,12 @@ impl Gateway {
 
     /// In an upgrade: makes the process that served until now stop accepting. From then on [`Gateway::run`] must.
     pub async fn take_over(&mut self) -> Result<(), GatewayError> {
-        self.seat.take_over().await
+        self.seat.take_over().await?;
+        // For tools on this host: without it the gateway serves all the same.
+        if let Err(error) = config::in_force::save(&self.config) {
+            tracing::error!(%error, "what is in force could not be written down for `config check --against-live`");
+        }
+        Ok(())
     }
 
     /// Reads the configuration file again whenever this is heard, and whenever the file changes. Without it, never.

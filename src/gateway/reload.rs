@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{Config, ConfigErrors, Written};
+use crate::api;
+use crate::config::{self, Config, ConfigErrors, Written};
 use crate::identity::tokens::Tokens;
 use crate::session::Rules;
 use crate::store::Store;
@@ -29,6 +30,8 @@ pub(super) struct Reload {
     pub(super) tokens: Tokens,
     pub(super) store: Store,
     pub(super) metrics: Metrics,
+    /// The rules as the API tells them.
+    pub(super) written: api::policy::Written,
 }
 
 /// By which a file is known to be another one, or changed.
@@ -100,6 +103,11 @@ impl Reload {
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
         let config = read.unwrap_or_else(|error| Err(ConfigErrors::unreadable(file, &error)))?;
         let difference = before.difference(&config.written);
+        // For tools on this host; what is in force does not depend on it.
+        if let Err(error) = config::in_force::save(&config) {
+            tracing::error!(%error, "what is in force could not be written down for `config check --against-live`");
+        }
+        self.written.replace(config::policies_as_written(&config.text));
         let sockets = config.sockets.into_iter().map(Arc::new).collect();
         self.tokens.set_roles(settings::role_groups(&config.roles));
         self.rules.replace(config.policies, sockets);

@@ -9,7 +9,8 @@ use reqwest::Url;
 
 use super::{Gateway, GatewayError, Listeners, io_error};
 use crate::api::Reachable;
-use crate::config::{Config, Durability, OtherAddress, Roles};
+use crate::api::policy::{PolicyDesk, Written};
+use crate::config::{self, Config, Durability, OtherAddress, Roles};
 use crate::identity::grants::GrantSettings;
 use crate::identity::link::{self, LinkSettings};
 use crate::identity::oidc::OidcSettings;
@@ -116,6 +117,12 @@ pub(super) fn link_settings(config: &Config, public_url: &Url) -> LinkSettings {
 pub(super) fn reachable(sessions: &Sessions) -> Reachable {
     let sessions = sessions.clone();
     Arc::new(move |who, client_ip| sessions.reachable(who, client_ip))
+}
+
+pub(super) fn policy_desk(config: &Config, rules: Rules) -> PolicyDesk {
+    let written = Written::default();
+    written.replace(config::policies_as_written(&config.text));
+    PolicyDesk { rules, geo: config.geo.clone(), session_lifetime: config.oidc.session_lifetime, written }
 }
 
 pub(super) fn role_groups(roles: &Roles) -> RoleGroups {

@@ -6,8 +6,10 @@
 //! its parts; two rules' parts never combine; a deny rule wins over every allow, and a lock over everything.
 //! [`Question`] asks ahead: how long an answer holds, and when a session will end.
 mod action;
+mod asked;
 mod decide;
 mod exec;
+mod explain;
 mod lock;
 mod outlook;
 mod policies;
@@ -19,8 +21,10 @@ mod wildcard;
 mod words;
 
 pub use action::{Action, StatementClass};
+pub use asked::NoAction;
 pub use decide::{Cause, Context, Denied, Grant, Permit, StepUp, decide};
 pub use exec::{ExecPattern, ExecPatternError, NotPlain};
+pub use explain::{Account, Allowed, RuleAccount};
 pub use lock::{Lock, LockTarget, Locks};
 pub use outlook::{Foreseen, Question};
 pub use policies::Policies;

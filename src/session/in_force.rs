@@ -58,7 +58,8 @@ impl Sockets {
 impl Rules {
     /// These rules and sockets, without a lock.
     pub fn new(policies: Policies, sockets: Vec<Arc<Socket>>) -> Self {
-        let (policies, sockets) = (Arc::new(policies), Sockets::new(sockets));
+        let sockets = Sockets::new(sockets);
+        let policies = Arc::new(policies.with_sockets(sockets.all().iter().map(Arc::as_ref)));
         Self(Arc::new(watch::Sender::new(Arc::new(InForce { policies, sockets, ..InForce::default() }))))
     }
 
@@ -69,7 +70,8 @@ impl Rules {
 
     /// Other rules and sockets.
     pub fn replace(&self, policies: Policies, sockets: Vec<Arc<Socket>>) {
-        let (policies, sockets) = (Arc::new(policies), Sockets::new(sockets));
+        let sockets = Sockets::new(sockets);
+        let policies = Arc::new(policies.with_sockets(sockets.all().iter().map(Arc::as_ref)));
         self.change(|now| InForce { policies, sockets, ..now });
     }
 

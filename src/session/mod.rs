@@ -34,7 +34,7 @@ pub use in_force::{InForce, Rules, Sockets};
 pub use kill::KillLine;
 pub use live::Underway;
 pub use recording::Recording;
-pub use registry::{KillError, OpenError, SessionSettings, Sessions};
+pub use registry::{KillError, OpenError, SessionSettings, Sessions, country};
 pub use warning::Warning;
 
 use crate::identity::Identity;

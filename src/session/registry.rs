@@ -528,7 +528,8 @@ where
     }
 }
 
-fn country(place: &Place) -> Country {
+/// The country of a place, as policies know it.
+pub fn country(place: &Place) -> Country {
     match (&place.country_code, place.country.as_deref()) {
         (Some(code), _) => Country::Known(code.clone()),
         (None, Some(PRIVATE_NETWORK)) => Country::Private,

@@ -12,6 +12,7 @@ mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;
 mod token;
+mod visit;
 
 pub use change::Change;
 pub use error::StoreError;
@@ -26,3 +27,4 @@ pub use sign_in::{
 };
 pub use sqlite::{KillOrder, Store};
 pub use token::{BrowserSignIn, IN_BROWSER, NewToken, Scope, TokenRow, ValidToken};
+pub use visit::LastVisit;

@@ -21,6 +21,7 @@ mod locks;
 mod login_server;
 mod operations;
 mod policy;
+mod policy_tools;
 mod provider;
 mod proxy_protocol;
 mod replay;

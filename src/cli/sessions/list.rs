@@ -166,7 +166,7 @@ fn outcome(row: &Row) -> Cell {
 }
 
 /// In the two largest units that count. A clock that was set back makes no negative ones.
-pub(super) fn duration(lasted: SignedDuration) -> String {
+pub(in crate::cli) fn duration(lasted: SignedDuration) -> String {
     let seconds = lasted.as_secs().max(0);
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -178,7 +178,7 @@ pub(super) fn duration(lasted: SignedDuration) -> String {
 }
 
 /// A time as people type it: how long ago, a day or a time of this machine's zone, or RFC 3339.
-fn time(typed: &str) -> Result<Timestamp, String> {
+pub(in crate::cli) fn time(typed: &str) -> Result<Timestamp, String> {
     let zone = TimeZone::system();
     if let Ok(time) = typed.parse::<Timestamp>() {
         return Ok(time);

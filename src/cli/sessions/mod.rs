@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use jiff::{SignedDuration, Timestamp};
 
+pub(super) use self::list::{duration, time};
 pub use self::row::{Event, Recording, Row};
 use super::client::{Client, Options};
 use super::{Usage, escape, run_client};

@@ -7,6 +7,7 @@ mod audit;
 mod changes;
 mod check;
 mod credentials;
+mod done;
 mod feed;
 mod filter;
 mod lane;
@@ -74,6 +75,39 @@ impl Store {
             process: None,
         })
     }
+
+    /// Opens a book to read it alone, also while a gateway writes it. It must have this version's layout, because nothing
+    /// is changed. Every write fails. Blocks.
+    pub fn open_read_only(path: &Path) -> Result<Store, StoreError> {
+        let reader = |name: &str| -> Result<Lane, StoreError> {
+            let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            configure(&db)?;
+            lane::reader(name, db)
+        };
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        configure(&db)?;
+        has_this_layout(&db)?;
+        Ok(Store {
+            writes: reader("book-write")?,
+            look_ups: reader("book-read")?,
+            lists: lane::reader("book-list", db)?,
+            process: None,
+        })
+    }
+}
+
+/// Whether every migration of this version was run.
+fn has_this_layout(db: &Connection) -> Result<(), StoreError> {
+    let newest = embedded::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+    let mut find = db.prepare("SELECT max(version) FROM refinery_schema_history")?;
+    let here: Option<i32> = find.query_row([], |row| row.get(0))?;
+    match here >= newest {
+        true => Ok(()),
+        false => {
+            let words = "it is of an older version: start the gateway of this version on it first";
+            Err(StoreError::Open(Arc::new(std::io::Error::other(words))))
+        }
+    }
 }
 
 /// What every connection needs.
@@ -125,7 +159,7 @@ mod tests {
 
     use super::embedded;
     use crate::store::testing::{self, Book};
-    use crate::store::{Store, StoreError};
+    use crate::store::{Owner, Store, StoreError};
 
     #[tokio::test]
     async fn is_private_and_opens_again() {
@@ -138,6 +172,32 @@ mod tests {
         }
         let again = Store::open(&book.dir().join("book.db")).unwrap();
         assert!(again.session(testing::socket_id(&new), new.session_id).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn is_read_beside_its_writer_and_nothing_else() {
+        let book = Book::new();
+        let path = book.dir().join("book.db");
+        let reader = Store::open_read_only(&path).unwrap();
+        let new = testing::new_session();
+        book.open_session(new.clone()).await.unwrap();
+        assert_eq!(
+            reader.past_sessions(new.start_time, None, 10).await.unwrap().len(),
+            1,
+            "written after it was opened"
+        );
+        let visit = reader.last_visit(Owner::of(&new.identity)).await.unwrap().unwrap();
+        assert_eq!(visit.client_ip, new.client_ip);
+        reader.open_session(testing::new_session()).await.unwrap_err();
+        assert_eq!(book.past_sessions(new.start_time, None, 10).await.unwrap().len(), 1);
+        // Not made, and not brought up to date.
+        let none = book.dir().join("none.db");
+        assert!(Store::open_read_only(&none).is_err() && !none.exists());
+        let mut old = Connection::open(&none).unwrap();
+        embedded::migrations::runner().set_target(refinery::Target::Version(6)).run(&mut old).unwrap();
+        let error = Store::open_read_only(&none).unwrap_err();
+        let why = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(why.is_some_and(|why| why.contains("older version")), "{error:?}");
     }
 
     #[test]
