@@ -36,7 +36,8 @@
 //!                  command line), sign_ins (what `gatescribe login` begins, issues and revokes), ssh_ca and x509_ca (the
 //!                  authorities), tokens (of the API; scopes, roles), approval (who agreed in a browser,
 //!                  and was not revoked since), random, dev_issuer (a provider for demo and tests)
-//!   policy/        may they: rules, exec patterns, decide() -> Permit, Permit::check() -> Grant; explain (why, rule by rule)
+//!   policy/        may they: policies (finds the rules about a visit), rules and their parts (when, rights, exec), lock,
+//!                  decide() -> Permit, Permit::check() -> Grant, outlook (asks ahead), explain (why, rule by rule)
 //!   session/       registry (open, kill, drain, close), recording (a channel's tap and row), end (why it ended),
 //!                  kill and cut (streams that die with their line), flow (how much a channel may hold)
 //!   keeping.rs     housekeeping: what has been kept for long enough goes, files first
@@ -54,7 +55,7 @@
 //! certs/           how clients trust the gateway
 //! examples/        programs with one idea each, and a first deployment step by step
 //! tests/           run (everything), it/ (real servers and clients), golden/ (every format version), fuzz/
-//! benches/         compare: direct, `ssh -J` and through the gateway, in turn in one run; load, size, spool, and the soak
+//! benches/         compare: direct, `ssh -J` and through the gateway, in turn in one run; load, size, spool, policy, and the soak
 //! ```
 //!
 //! # Imports point down

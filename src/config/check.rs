@@ -57,6 +57,7 @@ pub fn config(raw: &Raw, file: &Path, env: Env<'_>, report: &mut Report<'_>) -> 
     let around = policies::Around {
         sockets: &sockets,
         sign_in_lasts: oidc.as_ref().map(|oidc| oidc.session_lifetime),
+        groups_claim: oidc.as_ref().map(|oidc| oidc.groups_claim.as_str()),
         knows_countries: raw.geo.as_ref().is_some_and(|geo| geo.get_ref().names_any()),
     };
     let policies = policies::policies(&raw.policy, &around, &mut check);

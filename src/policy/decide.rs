@@ -57,7 +57,8 @@ pub struct Denied {
     reason: String,
     rule: Option<String>,
     cause: Cause,
-    step_up: Option<StepUp>,
+    /// Boxed, because most have none and errors travel far.
+    step_up: Option<Box<StepUp>>,
 }
 
 /// What stood in the way.
@@ -247,7 +248,7 @@ impl Denied {
     }
 
     pub(super) fn curable_by(mut self, step_up: StepUp) -> Self {
-        self.step_up = Some(step_up);
+        self.step_up = Some(Box::new(step_up));
         self
     }
 
@@ -287,7 +288,7 @@ impl Denied {
 
     /// The sign-in that would have been enough, where nothing else is missing.
     pub fn step_up(&self) -> Option<&StepUp> {
-        self.step_up.as_ref()
+        self.step_up.as_deref()
     }
 }
 

@@ -143,7 +143,7 @@ impl When {
         let at = today.checked_add(days.days()).ok();
         let at = at.map(|date| date.at((minute / 60) as i8, (minute % 60) as i8, 0, 0));
         let at = at.map(|local| self.zone.to_ambiguous_timestamp(local));
-        let both = at.map(|at| [at.clone().earlier(), at.later()]);
+        let both = at.map(|at| [at.earlier(), at.later()]);
         both.into_iter().flatten().filter_map(Result::ok)
     }
 

@@ -22,7 +22,7 @@ impl Checker<'_, '_> {
             let raw = table.get_ref();
             let at = raw.name.as_ref().map_or(table.span(), Spanned::span);
             self.doubt_sockets(raw, rule, &at, around.sockets);
-            self.doubt_who(raw, rule, &at);
+            self.doubt_who(raw, rule, &at, around);
             self.doubt_place(raw, rule, &at, around);
             self.doubt_when(raw, rule, &at, now);
             if rule.effect == Effect::Allow {
@@ -65,12 +65,24 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn doubt_who(&mut self, raw: &raw::Policy, rule: &Rule, at: &Range<usize>) {
-        if raw.who.is_some() && rule.who.is_everybody() {
+    fn doubt_who(&mut self, raw: &raw::Policy, rule: &Rule, at: &Range<usize>, around: &Around<'_>) {
+        let Some(typed) = raw.who.as_ref().map(Spanned::get_ref) else { return };
+        if rule.who.is_everybody() {
             let name = &rule.name;
             let words =
                 format!("`who` of {name} names nobody, which counts as absent: it means everybody who is signed in");
             self.report.warn(at, words);
+        }
+        // What has a key of its own is not kept among the claims, so nobody's would fit.
+        for (claim, values) in typed.claims.iter().flat_map(|claims| claims.get_ref()) {
+            let own = match claim.as_str() {
+                "email" => "`emails`",
+                "acr" | "amr" => "`require`",
+                claim if around.groups_claim == Some(claim) => "`groups`",
+                _ => continue,
+            };
+            self.report
+                .warn(&values.span(), format!("nobody fits the claim {claim:?}: it has a place of its own, {own}"));
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Around<'a> {
     pub sockets: &'a [Socket],
     /// How long a sign-in counts; `None` where that was wrong.
     pub sign_in_lasts: Option<Duration>,
+    /// The claim that lists groups; `None` where that was wrong.
+    pub groups_claim: Option<&'a str>,
     /// Whether the country of an address can be told.
     pub knows_countries: bool,
 }

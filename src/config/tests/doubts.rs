@@ -90,6 +90,12 @@ fn rules_that_cannot_do_what_they_seem_to_are_warned_of() {
             "",
             vec![format!("{n}:47 no socket has the tag env = \"test\"")],
         ),
+        (
+            all,
+            "who.claims = { groups = \"g\", dept = \"web\" }",
+            "",
+            vec![format!("{n}:25 nobody fits the claim \"groups\": it has a place of its own, `groups`")],
+        ),
         (all, "where.networks = [\"10.0.0.0/8\"]", "", vec![]),
         (
             all,

@@ -107,7 +107,7 @@ impl Table {
         let typed: String = typed.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
         if random::same(approved.digits.as_str(), &typed) {
             let approval = approved.approval.clone();
-            self.end(id, LinkState::SignedIn(approval.clone()), LinkRefused::Used);
+            self.end(id, LinkState::SignedIn(Box::new(approval.clone())), LinkRefused::Used);
             return Answer::Right(approval);
         }
         // Counted for the link, not for the connection: joining must not give more tries.
@@ -125,7 +125,7 @@ impl Table {
     /// Signs a link's connections in without digits.
     pub(super) fn sign_in(&mut self, id: Hashed, approval: Approval) -> Result<(), LinkRefused> {
         self.pending(id)?.check(&approval)?;
-        self.end(id, LinkState::SignedIn(approval), LinkRefused::Used);
+        self.end(id, LinkState::SignedIn(Box::new(approval)), LinkRefused::Used);
         Ok(())
     }
 

@@ -74,7 +74,7 @@ async fn approval_and_right_digits_sign_in() {
 
 fn alice_like(waiting: &Waiting) -> Approval {
     match waiting.state() {
-        LinkState::SignedIn(approval) => approval,
+        LinkState::SignedIn(approval) => *approval,
         other => panic!("{other:?}"),
     }
 }

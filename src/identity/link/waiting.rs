@@ -28,7 +28,7 @@ pub enum LinkState {
     /// Approved: the browser shows six digits, the terminal must ask for them.
     AsksDigits,
     /// The digits were right, here or in another terminal on the same link; or it was approved without digits.
-    SignedIn(Approval),
+    SignedIn(Box<Approval>),
     /// Denied, or wrong digits too often; the words are for the terminal.
     Refused(String),
     /// Its time is over.

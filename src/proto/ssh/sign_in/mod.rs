@@ -285,7 +285,7 @@ impl SignIn {
                 self.stage = Stage::Digits(waiting);
                 round(String::new(), &["Type the six digits that your browser shows: "])
             }
-            LinkState::SignedIn(approval) => self.signed_in(user, approval).await,
+            LinkState::SignedIn(approval) => self.signed_in(user, *approval).await,
             LinkState::Refused(words) => self.tell(&words).await,
             LinkState::Expired => self.tell("the link has expired; connect again for a new one").await,
         }
@@ -302,7 +302,7 @@ impl SignIn {
             }
             // Another terminal that proved the same key may have been quicker.
             Answer::Void => match waiting.state() {
-                LinkState::SignedIn(approval) => self.signed_in(user, approval).await,
+                LinkState::SignedIn(approval) => self.signed_in(user, *approval).await,
                 LinkState::Refused(words) => self.tell(&words).await,
                 _ => self.tell("the link no longer holds; connect again for a new one").await,
             },
