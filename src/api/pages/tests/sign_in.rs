@@ -261,7 +261,7 @@ async fn secrets_do_not_show_in_debug_output() {
     let site = Site::start(OtherAddress::Confirm).await;
     let (waiting, _) = site.waiting();
     let callback: Url = format!("{ORIGIN}/oidc/callback").parse().unwrap();
-    let oidc = Oidc::discover(site._issuer.settings(callback, Duration::from_secs(60))).await.unwrap();
+    let oidc = Oidc::discover(site.issuer.settings(callback, Duration::from_secs(60))).await.unwrap();
     let Begin { flow, .. } = oidc.begin("/", &Wanted::default()).await.unwrap();
     let code = waiting.url().rsplit('/').next().unwrap();
     let shown = format!("{waiting:?} {flow:?} {:?} {oidc:?}", site.links);
