@@ -35,7 +35,8 @@
 //!   identity/      who: the type; oidc (the provider's client), link (sign-in by link and digits), grants (codes for the
 //!                  command line), sign_ins (what `gatescribe login` begins, issues and revokes), ssh_ca and x509_ca (the
 //!                  authorities), tokens (of the API; scopes, roles), approval (who agreed in a browser,
-//!                  and was not revoked since), random, dev_issuer (a provider for demo and tests)
+//!                  and was not revoked since), newcomers (who is told of every sign-in), random, dev_issuer (a
+//!                  provider for demo and tests)
 //!   policy/        may they: policies (finds the rules about a visit), rules and their parts (when, rights, exec), lock,
 //!                  decide() -> Permit, Permit::check() -> Grant, outlook (asks ahead), explain (why, rule by rule)
 //!   session/       registry (open, kill, drain, close), recording (a channel's tap and row), end (why it ended),
@@ -119,7 +120,7 @@
 //! 3. `proto/ssh/sign_in.rs`: a certificate (`identity/ssh_ca.rs` looks at it, `identity/sign_ins` asks the book), a
 //!    remembered key, or a link from `identity/link`. The browser goes through
 //!    `api/pages/link.rs` and `sign_in.rs` to the provider (`identity/oidc`), approves, and shows the digits that the
-//!    terminal asks for.
+//!    terminal asks for. Where a rule wants a newer or another sign-in, the same is done once more (`step_up`).
 //! 4. `session/registry.rs` `open`: enrols, asks `policy/decide.rs`, writes the row. `proto/ssh/connection.rs` dials at
 //!    once (`upstream/mod.rs`), while the client opens its channel.
 //! 5. `proto/ssh/channel.rs`: collects terminal and environment, checks `shell` or `exec`, opens the recording

@@ -104,12 +104,12 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::policy::{Lock, LockTarget, Policies};
     use crate::geo::Geo;
+    use crate::policy::{Lock, LockTarget, Policies};
     use crate::record::Recordings;
     use crate::session::{Rules, SessionSettings};
-    use crate::telemetry::Metrics;
     use crate::store::testing::{Book, new_session};
+    use crate::telemetry::Metrics;
 
     fn parts(book: &Book, rules: &Rules, dir: &std::path::Path) -> Parts {
         let (store, people) = (Store::clone(book), People::default());

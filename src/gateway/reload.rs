@@ -90,7 +90,9 @@ impl Reload {
                     Ok(newer) => written = newer,
                     Err(errors) => {
                         self.metrics.reloaded(false);
-                        tracing::error!("the configuration file was not taken; what was read before stays in force\n{errors}");
+                        tracing::error!(
+                            "the configuration file was not taken; what was read before stays in force\n{errors}"
+                        );
                     }
                 },
             }

@@ -14,10 +14,10 @@ use crate::config::{self, Config, Durability, OtherAddress, Roles};
 use crate::identity::grants::GrantSettings;
 use crate::identity::link::{self, LinkSettings};
 use crate::identity::oidc::OidcSettings;
+use crate::identity::people::People;
 use crate::identity::tokens::RoleGroups;
 use crate::record::keys::{KeyError, Keys, RecordingKey};
 use crate::record::{self, Recordings};
-use crate::identity::people::People;
 use crate::session::{Rules, SessionSettings, Sessions};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Sample;
@@ -147,12 +147,7 @@ pub(super) fn sample_from(sessions: Sessions, recordings: Recordings) -> impl Fn
     }
 }
 
-pub(super) fn session_settings(
-    config: &Config,
-    rules: Rules,
-    people: People,
-    metrics: &Metrics,
-) -> SessionSettings {
+pub(super) fn session_settings(config: &Config, rules: Rules, people: People, metrics: &Metrics) -> SessionSettings {
     SessionSettings {
         domain: config.gateway.domain.clone(),
         max_recording: config.recording.max_recording,

@@ -13,7 +13,8 @@ use super::Identity;
 /// A person, as they agreed to something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approval {
-    identity: Identity,
+    // Boxed, because it waits in small things.
+    identity: Box<Identity>,
     since: Instant,
 }
 
@@ -25,7 +26,7 @@ impl Approval {
     /// Of this person, who is signed in in the browser since then: not the time of the approval, because a revocation
     /// may come between the look at the browser's session and the approval.
     pub fn new(identity: Identity, since: Instant) -> Self {
-        Self { identity, since }
+        Self { identity: Box::new(identity), since }
     }
 
     /// Who agreed.
@@ -35,7 +36,7 @@ impl Approval {
 
     /// Who agreed.
     pub fn into_identity(self) -> Identity {
-        self.identity
+        *self.identity
     }
 
     /// The e-mail address of who agreed.

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -164,11 +164,7 @@ impl Live {
     }
 
     /// May this be done now? What has changed since the last answer is looked at first.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        action: Action,
-        in_force: &InForce,
-    ) -> Result<(Grant, Underway), Denied> {
+    pub(super) fn begin(self: &Arc<Self>, action: Action, in_force: &InForce) -> Result<(Grant, Underway), Denied> {
         let mut standing = lock(&self.standing);
         let changed = standing.number != in_force.number;
         if changed || standing.until.is_some_and(|until| until <= Instant::now()) {
@@ -268,9 +264,8 @@ impl Live {
     fn settle(&self, standing: &mut Standing, in_force: &InForce) {
         standing.number = in_force.number;
         let context = self.context(standing);
-        let holds_for = in_force.sockets.get(&self.socket).and_then(|to| {
-            self.question(standing, in_force, to).holds_for(&context)
-        });
+        let holds_for =
+            in_force.sockets.get(&self.socket).and_then(|to| self.question(standing, in_force, to).holds_for(&context));
         standing.until = holds_for.map(|wait| Instant::now() + wait);
     }
 

@@ -175,7 +175,8 @@ async fn a_new_sign_in_shrinks_or_extends() {
     let live = session(&rules, person(json!({})));
     after(MINUTE * 20).await;
     let later = |changed: Value| {
-        let mut all = json!({ "signed_in": Timestamp::now() + MINUTE * 20, "expires": Timestamp::now() + MINUTE * 600 });
+        let mut all =
+            json!({ "signed_in": Timestamp::now() + MINUTE * 20, "expires": Timestamp::now() + MINUTE * 600 });
         all.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
         person(all)
     };

@@ -29,6 +29,7 @@ mod retention;
 mod running;
 mod service_manager;
 mod sign_in;
+mod step_up;
 mod text;
 mod upgrade;
 mod upstream;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use gatescribe::identity::Identity;
-use gatescribe::identity::oidc::{Oidc, OidcError, OidcSettings, Wanted};
+use gatescribe::identity::oidc::{Oidc, OidcError, OidcSettings, Unconfirmed, Wanted};
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Client, Method, Url};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -63,6 +63,30 @@ async fn a_fresh_sign_in_asks_again_and_cannot_be_talked_out_of_it() {
     let back = browser.follow(begin.url, "alice").await;
     let refused = oidc.finish(begin.flow, &back["state"], &back["code"]).await.unwrap_err();
     assert_eq!(refused, OidcError::NotFresh);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_is_older_than_is_wanted_is_asked_for_again() {
+    let provider = Provider::start("ES256", false).await;
+    let oidc = Oidc::discover(provider.settings()).await.unwrap();
+    let mut browser = Browser::new();
+    let old = sign_in(&oidc, &mut browser, "alice").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    browser.pages.clear();
+    for (age, pages) in [(600, &[][..]), (2, &["login"][..])] {
+        let wanted = Wanted { max_age: Some(Duration::from_secs(age)), ..Wanted::default() };
+        let begin = oidc.begin("/", &wanted).await.unwrap();
+        let back = browser.follow(begin.url, "alice").await;
+        assert_eq!(browser.pages, pages, "{age}");
+        let who = oidc.finish(begin.flow, &back["state"], &back["code"]).await.unwrap();
+        assert_eq!(who.signed_in() > old.signed_in(), !pages.is_empty(), "{age}");
+    }
+    // What the provider never heard of it does not confirm.
+    let wanted = Wanted { acr: vec!["urn:elsewhere".into()], ..Wanted::default() };
+    let begin = oidc.begin("/", &wanted).await.unwrap();
+    let back = browser.follow(begin.url, "alice").await;
+    let refused = oidc.finish(begin.flow, &back["state"], &back["code"]).await.unwrap_err();
+    assert_eq!(refused, OidcError::Unconfirmed(Unconfirmed::Class));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 //! met. A second factor is a word that somebody says, as everything here.
 
 mod people;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -29,14 +30,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::random::{self, Hashed, NoRandomness};
+use super::random::{self, Hashed};
 
 pub use self::people::{PEOPLE, Person};
-
-/// The class of a sign-in without and with a second factor (`acr`).
-pub const ACR: [&str; 2] = ["urn:gatescribe:dev:pwd", "urn:gatescribe:dev:mfa"];
-/// The methods of the same (`amr`, RFC 8176).
-const AMR: [&[&str]; 2] = [&["pwd"], &["pwd", "otp"]];
+use self::request::AMR;
+pub use self::request::{ACR, AuthorizeRequest, Refused, TokenRequest};
 
 /// How long a code may be redeemed.
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
@@ -72,60 +70,6 @@ pub enum Flaw {
     SignedInLongAgo,
     SignedInAnHourAgo,
     NoAuthTime,
-}
-
-/// The authorization request (OpenID Connect Core section 3.1.2.1), as it came in the query.
-#[derive(Clone, Debug, Deserialize)]
-pub struct AuthorizeRequest {
-    response_type: String,
-    client_id: String,
-    redirect_uri: String,
-    scope: String,
-    state: String,
-    nonce: String,
-    code_challenge: String,
-    code_challenge_method: String,
-    acr_values: Option<String>,
-    /// With how many factors the person signed in, as they said on the page. A program does not say: it has as many as
-    /// `acr_values` asks for.
-    factors: Option<u8>,
-    /// Signs this person in without a page. Exists here and nowhere else.
-    #[serde(rename = "as")]
-    pub sign_in_as: Option<String>,
-}
-
-/// The token request (RFC 6749 section 4.1.3), as it came in the form. Without `Debug`: it holds secrets.
-#[derive(Deserialize)]
-pub struct TokenRequest {
-    grant_type: String,
-    code: String,
-    redirect_uri: String,
-    client_id: String,
-    client_secret: String,
-    code_verifier: String,
-}
-
-/// Why the issuer refused; the words are OAuth's error codes (RFC 6749 sections 4.1.2.1 and 5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Something in the request is missing or not supported.
-    #[error("invalid_request")]
-    InvalidRequest,
-    /// Unknown client, wrong secret, or a redirect URI that is not registered.
-    #[error("invalid_client")]
-    InvalidClient,
-    /// The code is unknown, used, expired, or its verifier is wrong.
-    #[error("invalid_grant")]
-    InvalidGrant,
-    /// The issuer itself failed.
-    #[error("server_error")]
-    Server,
-}
-
-impl From<NoRandomness> for Refused {
-    fn from(_: NoRandomness) -> Self {
-        Self::Server
-    }
 }
 
 /// The development issuer.
@@ -350,7 +294,8 @@ impl Issuer {
 
     fn id_token(&self, state: &State, code: &Code, access: &AccessToken) -> Result<String, Refused> {
         let server = |_| Refused::Server;
-        let claims: Claims = serde_json::from_value(self.claims(state.flaw, code, &state.groups_of(code.person))).map_err(|_| Refused::Server)?;
+        let claims: Claims = serde_json::from_value(self.claims(state.flaw, code, &state.groups_of(code.person)))
+            .map_err(|_| Refused::Server)?;
         let other = AccessToken::new("another".into());
         let access = Some(if state.flaw == Flaw::AccessTokenHash { &other } else { access });
         let alg = CoreJwsSigningAlgorithm::EdDsa;
@@ -401,18 +346,6 @@ impl Issuer {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AuthorizeRequest {
-    /// Whether a second factor is asked for: the first known value counts, unknown ones are passed over.
-    pub fn wants_second_factor(&self) -> bool {
-        let values = self.acr_values.as_deref().unwrap_or_default();
-        values.split(' ').find(|value| ACR.contains(value)) == Some(ACR[1])
-    }
-
-    fn class(&self) -> usize {
-        usize::from(self.factors.map_or_else(|| self.wants_second_factor(), |factors| factors > 1))
     }
 }
 

@@ -352,12 +352,9 @@ async fn approve_alone(links: Links, id: random::Hashed, sign_in: BoxFuture<'sta
         Ok(identity) => table.sign_in(id, Approval::new(identity, since)),
         Err(words) => table.refuse(id, words),
     };
-    match done {
-        Err(why @ (LinkRefused::OtherPerson { .. } | LinkRefused::NotEnough)) => {
-            let _ = table.refuse(id, why.told());
-        }
-        // The connection may have gone meanwhile; then there is nothing to do.
-        Ok(()) | Err(_) => {}
+    // The connection may have gone meanwhile; then there is nothing to do.
+    if let Err(why @ (LinkRefused::OtherPerson { .. } | LinkRefused::NotEnough)) = done {
+        let _ = table.refuse(id, why.told());
     }
 }
 

@@ -37,7 +37,6 @@ pub enum LinkState {
 
 /// What typed digits came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to be used up")]
 pub enum Answer {
     /// They are right: this person is signed in.
     Right(Approval),

@@ -116,7 +116,11 @@ enum State {
     /// After ESC and an intermediate byte: one more.
     EscapeIntermediate,
     /// In a control sequence: whether it is private (`?`), the parameter so far, whether one was a screen's.
-    Control { private: bool, parameter: u16, screen: bool },
+    Control {
+        private: bool,
+        parameter: u16,
+        screen: bool,
+    },
     /// In a string that ST or BEL ends.
     Text,
     /// The same, after ESC.
@@ -147,7 +151,13 @@ impl Screen {
             (State::EscapeIntermediate, 0x30..=0x7e) => State::Rest,
             (State::EscapeIntermediate, _) => State::EscapeIntermediate,
             (State::Control { private, parameter, screen }, _) => self.control(byte, private, parameter, screen),
-            (State::Character(more), 0x80..=0xbf) => if more > 1 { State::Character(more - 1) } else { State::Rest },
+            (State::Character(more), 0x80..=0xbf) => {
+                if more > 1 {
+                    State::Character(more - 1)
+                } else {
+                    State::Rest
+                }
+            }
             (State::Rest | State::Character(_), 0xc2..=0xdf) => State::Character(1),
             (State::Rest | State::Character(_), 0xe0..=0xef) => State::Character(2),
             (State::Rest | State::Character(_), 0xf0..=0xf4) => State::Character(3),

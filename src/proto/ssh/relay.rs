@@ -251,12 +251,7 @@ async fn outward(
 }
 
 /// Records and forwards one thing; an EOF is only recorded.
-async fn forward_outward(
-    ours: Ours<'_>,
-    client: &ToClient,
-    said: &Said,
-    program: &mut Program,
-) -> Result<(), Over> {
+async fn forward_outward(ours: Ours<'_>, client: &ToClient, said: &Said, program: &mut Program) -> Result<(), Over> {
     let direction = Direction::Output;
     match said {
         Said::Data(stream, data) => {

@@ -2,7 +2,9 @@
 
 mod links;
 mod login;
+mod renew;
 mod sign_in;
+mod step_up;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,9 +19,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::api::dev_issuer::DevIssuer;
 use crate::identity::grants::GrantSettings;
-use crate::identity::link::{Answer, Asks, LinkSettings, LinkState, OtherAddress, Waiting};
+use crate::identity::link::{Answer, Asks, Demand, LinkSettings, LinkState, OtherAddress, Waiting};
 use crate::identity::oidc::{Begin, OidcSettings, Wanted};
-use crate::store::testing::Book;
 
 const ORIGIN: &str = "https://access.example.com:8443";
 const HERE: &str = "192.0.2.1:40000";
@@ -29,11 +30,23 @@ struct Site {
     router: Router,
     links: Links,
     grants: Grants,
-    book: Book,
-    _issuer: DevIssuer,
+    oidc: Oidc,
+    told: Arc<Told>,
+    issuer: DevIssuer,
 }
 
 struct Issues;
+
+/// Whose sign-ins were told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Newcomers for Told {
+    fn signed_in<'a>(&'a self, who: &'a Identity) -> BoxFuture<'a, Result<(), crate::identity::newcomers::NotTold>> {
+        self.0.lock().unwrap().push(who.email().to_owned());
+        Box::pin(async { Ok(()) })
+    }
+}
 
 impl TokenIssuer for Issues {
     fn role_of(&self, who: &Identity) -> Role {
@@ -65,7 +78,7 @@ impl Site {
     async fn start(other_address: OtherAddress) -> Self {
         let callback: Url = format!("{ORIGIN}/oidc/callback").parse().unwrap();
         let issuer = DevIssuer::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), &callback).unwrap();
-        let oidc = Oidc::discover(issuer.settings(callback, Duration::from_secs(3600))).await.unwrap();
+        let oidc = Oidc::discover(issuer.settings(callback, Duration::from_secs(4 * 3600))).await.unwrap();
         let links = Links::new(LinkSettings {
             public_url: ORIGIN.parse().unwrap(),
             lifetime: Duration::from_secs(300),
@@ -74,19 +87,19 @@ impl Site {
             max_per_address: 100,
         });
         let grants = Grants::new(GrantSettings { device_groups: vec!["engineering".into()], other_address });
-        let book = Book::new();
+        let told = Arc::new(Told::default());
         let router = router(PagesState {
-            oidc,
+            oidc: oidc.clone(),
             links: links.clone(),
             grants: grants.clone(),
             revoked: RevokedPeople::default(),
             public_url: ORIGIN.parse().unwrap(),
             geo: Geo::default(),
             tokens: Arc::new(Issues),
-            newcomers: Arc::new(crate::store::Store::clone(&book)),
-            renewals: Arc::new(()),
+            newcomers: told.clone(),
+            renewals: Arc::new(renew::Alices),
         });
-        Self { router, links, grants, book, _issuer: issuer }
+        Self { router, links, grants, oidc, told, issuer }
     }
 
     fn browser(&self, address: &str) -> Browser<'_> {
@@ -94,13 +107,17 @@ impl Site {
     }
 
     fn waiting(&self) -> (Waiting, String) {
+        self.waiting_with(None)
+    }
+
+    fn waiting_with(&self, demand: Option<Demand>) -> (Waiting, String) {
         let waiting = self.links.request(Asks {
             socket: "shell".into(),
             login: Some("<b>root</b>".into()),
             client: "192.0.2.1:5000".parse().unwrap(),
             software: "SSH-2.0-OpenSSH_9.2".into(),
             proven_key: None,
-            demand: None,
+            demand,
         });
         let waiting = waiting.unwrap();
         let path = waiting.url().strip_prefix(ORIGIN).unwrap().to_owned();

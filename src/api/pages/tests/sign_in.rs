@@ -1,7 +1,6 @@
 //! To the provider and back, sessions, tokens, headers, and what must not leak.
 
 use super::*;
-use crate::store::Change;
 
 #[tokio::test]
 async fn a_callback_counts_in_the_browser_that_began_it_and_once() {
@@ -17,20 +16,6 @@ async fn a_callback_counts_in_the_browser_that_began_it_and_once() {
 
     assert_eq!(mallory.get(&back).await.status, StatusCode::SEE_OTHER, "the attempt did not spend it");
     mallory.get(&back).await.is(StatusCode::BAD_REQUEST, "finished before");
-}
-
-#[tokio::test]
-async fn what_the_provider_says_of_a_person_is_kept_and_told() {
-    let site = Site::start(OtherAddress::Confirm).await;
-    let mut alice = site.browser(HERE);
-    let away = alice.get("/sign-in").await;
-    assert_eq!(site.book.people().await.unwrap(), [], "not before it has said something");
-    let back = alice.at_provider(&away, "alice").await;
-    alice.get(&back).await;
-    let [known] = &site.book.person("alice@example.com").await.unwrap()[..] else { panic!("alice is not known") };
-    assert_eq!(known.groups(), ["engineering"]);
-    let told = Change::Person { issuer: known.issuer().to_owned(), subject: known.subject().to_owned() };
-    assert_eq!(site.book.changes_after(0).await.unwrap(), [(1, told)]);
 }
 
 #[tokio::test]
@@ -276,7 +261,7 @@ async fn secrets_do_not_show_in_debug_output() {
     let site = Site::start(OtherAddress::Confirm).await;
     let (waiting, _) = site.waiting();
     let callback: Url = format!("{ORIGIN}/oidc/callback").parse().unwrap();
-    let oidc = Oidc::discover(site._issuer.settings(callback, Duration::from_secs(60))).await.unwrap();
+    let oidc = Oidc::discover(site.issuer.settings(callback, Duration::from_secs(60))).await.unwrap();
     let Begin { flow, .. } = oidc.begin("/", &Wanted::default()).await.unwrap();
     let code = waiting.url().rsplit('/').next().unwrap();
     let shown = format!("{waiting:?} {flow:?} {:?} {oidc:?}", site.links);

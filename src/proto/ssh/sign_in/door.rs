@@ -40,7 +40,8 @@ impl SignIn {
             Err(OpenError::Denied { denied, id }) => Err(Refusal::Told(format!("{denied} ({id})"))),
             Err(OpenError::StepUp { denied, identity }) => {
                 user.clone_into(&mut self.shown.user);
-                self.raising = Some(Raising { known: Known { identity: *identity, events, key, sign_in, since }, denied });
+                self.raising =
+                    Some(Raising { known: Known { identity: *identity, events, key, sign_in, since }, denied });
                 Err(Refusal::StepUp)
             }
             Err(error) => Err(Refusal::Told(error.to_string())),
