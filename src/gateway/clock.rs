@@ -5,42 +5,32 @@
 //! has nothing to give back when the process ends.
 
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// Longer than any gateway runs, in seconds.
 const FAR_AWAY: i64 = 100 * 365 * 86_400;
 
-/// How often everybody asks again where the kernel does not tell.
-const INSTEAD: Duration = Duration::from_secs(60);
-
 /// Calls `set` every time that the clock is set, for as long as the gateway runs.
 pub(super) async fn keep_watching(mut set: impl FnMut()) {
-    let bell = Arc::new(Notify::new());
-    let rings = bell.clone();
+    let (sets, mut heard) = watch::channel(0u64);
     let thread = std::thread::Builder::new().name("clock".into()).spawn(move || {
         loop {
             match wait_until_set() {
                 Ok(()) => tracing::warn!("the clock was set: what depends on it is looked at again"),
-                Err(error) => {
-                    tracing::debug!(%error, "it cannot be told when the clock is set");
-                    std::thread::sleep(INSTEAD);
-                }
+                Err(error) => return tracing::error!(%error, "it cannot be told when the clock is set"),
             }
-            rings.notify_one();
+            sets.send_modify(|sets| *sets += 1);
         }
     });
     if let Err(error) = thread {
         tracing::error!(%error, "nobody can wait for the clock to be set");
     }
-    loop {
-        bell.notified().await;
+    while heard.changed().await.is_ok() {
         set();
     }
 }

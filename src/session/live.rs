@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,8 +42,8 @@ pub(super) struct Live {
     active: AtomicU64,
     reason: Mutex<Option<End>>,
     standing: Mutex<Standing>,
-    /// Rung when whoever asks again has something to look at.
-    pub(super) bell: Notify,
+    /// Changes when whoever asks again has something to look at.
+    pub(super) bell: watch::Sender<u64>,
     pub(super) warning: watch::Sender<Option<Warning>>,
 }
 
@@ -125,9 +125,13 @@ impl Live {
             active: AtomicU64::new(0),
             reason: Mutex::default(),
             standing: Mutex::new(standing),
-            bell: Notify::new(),
+            bell: watch::Sender::new(0),
             warning: watch::Sender::new(None),
         }
+    }
+
+    fn ring(&self) {
+        self.bell.send_modify(|rung| *rung += 1);
     }
 
     /// Orders it to end. The first reason stands.
@@ -182,7 +186,7 @@ impl Live {
         standing.doing.insert(number, Doing { action, deadline: None, refused });
         drop(standing);
         self.touch();
-        self.bell.notify_one();
+        self.ring();
         Ok((grant, Underway { live: self.clone(), number, refused: hears }))
     }
 
@@ -221,7 +225,7 @@ impl Live {
             // Not waited for: whoever acts now is asked about as the new one.
             standing.until = Some(Instant::now());
             drop(standing);
-            self.bell.notify_one();
+            self.ring();
         }
         newer
     }
@@ -364,7 +368,7 @@ impl Drop for Underway {
             standing.finishing.is_some()
         };
         if last {
-            self.live.bell.notify_one();
+            self.live.ring();
         }
     }
 }

@@ -13,8 +13,9 @@ use super::live::{Live, Trigger};
 
 /// Asks until the session ends.
 pub(super) async fn mind(live: Arc<Live>, rules: Rules) {
-    let mut changes = rules.changes();
+    let (mut changes, mut bell) = (rules.changes(), live.bell.subscribe());
     loop {
+        bell.mark_unchanged();
         let in_force = changes.borrow_and_update().clone();
         let trigger = if live.has_heard(&in_force) { Trigger::Time } else { Trigger::Rules };
         live.ask_again(&in_force, trigger);
@@ -23,7 +24,7 @@ pub(super) async fn mind(live: Arc<Live>, rules: Rules) {
             biased;
             () = live.ending.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
-            () = live.bell.notified() => {}
+            rung = bell.changed() => if rung.is_err() { return },
             () = until(look) => {}
         }
     }
