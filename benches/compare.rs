@@ -85,7 +85,7 @@ impl Bench {
     async fn start(options: &Options) -> Self {
         let (target, jump) = (Sshd::start().await, Sshd::start().await);
         let setup = Setup::new().ssh("recorded", &target).ssh_with("unrecorded", &target, "record = false");
-        let gateway = setup.more("[limits]\nconnections_per_address = 5000").start().await;
+        let gateway = setup.more("[limits]\nconnections_per_address = 5000\nconnections_per_minute = 1000000\nsessions_per_user = 100000").start().await;
         let ssh = gateway.signed_in("alice", "recorded").await;
         for (name, sshd) in [("target", &target), ("jump", &jump)] {
             let key = sshd.login_key();

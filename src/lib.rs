@@ -22,7 +22,8 @@
 //!                  lenient (without secrets, for tools), in_force (what the gateway serves by, for the same)
 //!   gateway/       builds everything, runs, drains; the only module that knows all others. listeners, handover (upgrades),
 //!                  processes (several on one book), control (the wire between them), changes (what they hear through the
-//!                  book), locks (into force), people (who signed in), notify (the service manager), memory (gives it back)
+//!                  book), locks (into force), people (who signed in), reload (a changed file), clock (one that is set),
+//!                  notify (the service manager), memory (gives it back)
 //!   address.rs     which addresses count as one
 //!   pace.rs        how often somebody may do something
 //!   accept.rs      the accept loop: back-off, limits per address, a span and a task for each connection
@@ -39,8 +40,10 @@
 //!                  provider for demo and tests)
 //!   policy/        may they: policies (finds the rules about a visit), rules and their parts (when, rights, exec), lock,
 //!                  decide() -> Permit, Permit::check() -> Grant, outlook (asks ahead), explain (why, rule by rule)
-//!   session/       registry (open, kill, drain, close), recording (a channel's tap and row), end (why it ended),
-//!                  kill and cut (streams that die with their line), flow (how much a channel may hold)
+//!   session/       registry (open, kill, drain, close), in_force (rules, locks and sockets, replaced as one), live (a session
+//!                  and what it does; asks the policy), minder (asks again when something changes), warning (of an end),
+//!                  denied (rows of denials), recording (a channel's tap and row), end (why it ended), kill and cut
+//!                  (streams that die with their line), flow (how much a channel may hold)
 //!   keeping.rs     housekeeping: what has been kept for long enough goes, files first
 //!   store/         the book: rows as the API tells them; sqlite/ with one writing thread
 //!   record/        observation, codec and container (the format), crypt and keys (always encrypted), spool and writer (safe
@@ -48,7 +51,8 @@
 //!                  follow (at a live recording's end), verify, recover (after a crash), remove, export/ (cast and
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
-//!   proto/ssh/     the client's side: sign_in, handler (what russh calls), connection, channel, relay
+//!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
+//!                  said in a terminal in between)
 //!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,
 //!                  credentials, health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for
 //!                  the command line), pages/ (sign-in, tokens); live (what they act on); HTTPS
@@ -94,7 +98,7 @@
 //!    needs no key.
 //! 8. **A kill cuts bytes.** russh keeps its stream when its future is dropped, and a disconnect waits behind a client
 //!    that does not read. So TCP streams sit in a `Cut` on a `KillLine`; the protocol's goodbye is a courtesy with a
-//!    limit of a second. Lines form a tree, because one connection may come to carry several sessions.
+//!    limit of half a second. Lines form a tree, because one connection may come to carry several sessions.
 //! 9. **A kill is a row first, a signal second,** and signals are levels: who looks later still sees them. The first
 //!    reason to end stands.
 //! 10. **Rows close on the gateway's time.** Closing is a task of the registry, not of the connection. After a crash
@@ -107,7 +111,9 @@
 //!     networks that the configuration names and looked for from nobody else; what HTTP headers say is never asked.
 //! 14. **Telemetry never makes anybody wait.** Counting is an atomic addition, spans and lines go into queues with a bound,
 //!     and what finds one full is dropped and counted. Labels come from fixed sets, so that clients cannot make series.
-//! 15. **An upgrade drops nothing.** A new process takes the listening sockets and the lock, the old one serves what it
+//! 15. **Asked again, not only at the door.** What is in force is one value; whoever decided by it hears of the next one. So
+//!     nobody polls, and a session that is let in as the rules change is either refused or asked again.
+//! 16. **An upgrade drops nothing.** A new process takes the listening sockets and the lock, the old one serves what it
 //!     has (`gateway/handover.rs` draws it). Who lives is told by locked files, whose session is by its row, so anything
 //!     that is open is closed by somebody. Old and new share one book and one spool directory: a migration only adds
 //!     to what the version before uses.
@@ -117,7 +123,7 @@
 //!    its place, span and task.
 //! 2. `proto/ssh/mod.rs` `serve`: peeks at the client's greeting, puts the stream into a `Cut`, hands it to russh, and
 //!    waits for its end or an order to end.
-//! 3. `proto/ssh/sign_in.rs`: a certificate (`identity/ssh_ca.rs` looks at it, `identity/sign_ins` asks the book), a
+//! 3. `proto/ssh/sign_in/`: a certificate (`identity/ssh_ca.rs` looks at it, `identity/sign_ins` asks the book), a
 //!    remembered key, or a link from `identity/link`. The browser goes through
 //!    `api/pages/link.rs` and `sign_in.rs` to the provider (`identity/oidc`), approves, and shows the digits that the
 //!    terminal asks for. Where a rule wants a newer or another sign-in, the same is done once more (`step_up`).
@@ -129,6 +135,14 @@
 //! 7. The program ends: status, end of file, close, in order. `record/drain.rs` seals. When the connection ends, `finish`
 //!    cuts what is left and the registry closes the row.
 //!
+//! # One change that takes a right away
+//! `gateway/reload.rs` reads the file and puts it into [`session::Rules`] as one; a lock comes by `api/locks.rs` and
+//! `gateway/locks.rs`, a new sign-in by `api/pages/sign_in.rs` and `gateway/people.rs`, what another process wrote by
+//! `gateway/changes.rs`. `session/minder.rs`, one task for each session, wakes and has `session/live.rs` decide again: a
+//! session that is not allowed any more ends, a channel whose action is not is told so by its `Underway`, and what
+//! began in between was asked under the same lock. The same task sleeps until the next time at which an answer can
+//! change (`policy/outlook.rs`), and warns before an end.
+//!
 //! # One `gatescribe login`
 //! `api/pages/authorize.rs` asks in the browser and sends a code (`identity/grants`) to the loopback address where the
 //! program waits. It brings the code and its verifier to `api/oauth`, which begins a sign-in (`identity/sign_ins`): a row,
@@ -138,7 +152,7 @@
 //! # One kill
 //! `api/kill.rs` writes the order into the row (`store/sqlite/sessions.rs`), then asks `session/registry.rs`, which sets
 //! the reason and the level. Each `relay.rs` records the words, tells them to its terminal, and ends what it started.
-//! `serve` says SSH's goodbye, a second at most, and cuts the line: both `Cut` streams fail at once and are reset. The
+//! `serve` says SSH's goodbye, half a second at most, and cuts the line: both `Cut` streams fail at once and are reset. The
 //! row is closed with what may remain upstream, and the API answers it. A session that an older process holds is found
 //! by its row: `gateway/processes.rs` tells that process, which also looks for orders in the book every second.
 //!

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::address::customer;
 
 /// Who is counted apart at a time. Beyond that, those who were seen last longest ago begin anew.
 const MOST: usize = 50_000;
@@ -45,6 +48,30 @@ impl<K: Hash + Eq + Clone> Pace<K> {
         }
         bucket.left -= 1.0;
         Ok(())
+    }
+}
+
+/// How often somebody may try to sign in: by address, and by person.
+#[derive(Debug)]
+pub struct SignInPace {
+    addresses: Pace<IpAddr>,
+    people: Pace<(String, String)>,
+}
+
+impl SignInPace {
+    /// So many times a minute each.
+    pub fn new(per_minute: u32) -> Self {
+        Self { addresses: Pace::new(per_minute), people: Pace::new(per_minute) }
+    }
+
+    /// Somebody at this address wants to sign in.
+    pub fn wanted_from(&self, address: IpAddr) -> Result<(), Duration> {
+        self.addresses.once(customer(address))
+    }
+
+    /// This person (issuer and subject) signs in.
+    pub fn made_by(&self, issuer: &str, subject: &str) -> Result<(), Duration> {
+        self.people.once((issuer.to_owned(), subject.to_owned()))
     }
 }
 

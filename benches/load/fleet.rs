@@ -13,6 +13,8 @@ use crate::harness::{Gateway, Setup, make_key};
 /// A gateway with one socket, `web`, that leads to a server in this process, and a key that it remembers.
 pub struct Fleet {
     pub gateway: Gateway,
+    /// The server's port.
+    pub port: u16,
     key: Arc<ssh_key::PrivateKey>,
     config: Arc<client::Config>,
     _dir: tempfile::TempDir,
@@ -32,12 +34,13 @@ impl Fleet {
         let print = crate::harness::fingerprint(&host.with_extension("pub"));
         let port = serve(russh::keys::load_secret_key(&host, None).unwrap()).await;
         let setup = Setup::new().upstream("web", "", &format!("127.0.0.1:{port}"), &login, &print);
-        let limits = "[limits]\nconnections_per_address = 5000\n";
+        let limits =
+            "[limits]\nconnections_per_address = 5000\nconnections_per_minute = 1000000\nsessions_per_user = 100000\n";
         let gateway = setup.more(&format!("{limits}{more}")).start().await;
         let ssh = gateway.signed_in("alice", "web").await;
         let key = Arc::new(russh::keys::load_secret_key(ssh.path("id"), None).unwrap());
         let config = Arc::new(client::Config { nodelay: true, ..Default::default() });
-        Self { gateway, key, config, _dir: dir }
+        Self { gateway, port, key, config, _dir: dir }
     }
 
     /// Signs in and starts `command`.
@@ -74,6 +77,11 @@ impl Visitor {
         }
         self.leave().await;
         status
+    }
+
+    /// Waits until the gateway has closed the connection.
+    pub async fn until_closed(self) {
+        let _ = self.handle.await;
     }
 
     pub async fn leave(self) {

@@ -6,6 +6,7 @@
 mod book;
 mod cases;
 mod fleet;
+mod revocation;
 mod upgrade;
 mod watchers;
 
@@ -32,6 +33,9 @@ async fn main() {
     }
     if options.wants("q11") {
         cases::idle(options.idle).await;
+    }
+    if options.wants("q13") {
+        revocation::revocation(options.idle).await;
     }
     if options.wants("q16") {
         cases::churn(options.churn).await;

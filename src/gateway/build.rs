@@ -31,6 +31,7 @@ use crate::identity::ssh_ca::SshCa;
 use crate::identity::tokens::Tokens;
 use crate::identity::x509_ca::{self, GatewayCa};
 use crate::keeping::Keeping;
+use crate::pace::SignInPace;
 use crate::proto::ssh;
 use crate::record::Recordings;
 use crate::session::{Rules, Sessions};
@@ -78,14 +79,16 @@ impl Gateway {
         let leave = stop.child_token();
         let public_url = settings::public_url(&config)?;
         let oidc = Oidc::new(settings::oidc_settings(&config)?)?;
-        let about_links = settings::link_settings(&config, &public_url);
-        let newcomer = Newcomer { store: store.clone(), people, sessions: sessions.clone() };
+        let pace = Arc::new(SignInPace::new(config.limits.sign_ins_per_minute));
+        let about_links = settings::link_settings(&config, &public_url, &pace);
+        let newcomer = Newcomer { store: store.clone(), people: people.clone(), sessions: sessions.clone() };
         let newcomers: Arc<dyn Newcomers> = Arc::new(newcomer);
         let links = match approver {
             Some(approver) => Links::approved_by(about_links, approver(oidc.clone(), newcomers.clone())),
             None => Links::new(about_links),
         };
         let tokens = Tokens::new(store.clone(), settings::role_groups(&config.roles), &config.oidc.issuer);
+        let tokens = tokens.of_people(people.clone());
         let host_ca = SshCa::load_or_create(&data.join("ssh_host_ca"))?;
         let host_names = settings::ssh_names(&config, &listeners);
         let grants = Grants::new(settings::grant_settings(&config));
@@ -155,6 +158,7 @@ impl Gateway {
             geo: config.geo.clone(),
             tokens: Arc::new(sign_ins),
             newcomers,
+            pace,
             renewals: Arc::new(Wants(sessions.clone())),
         };
         let router = api::router(state).merge(pages::router(pages)).merge(oauth::router(oauth));

@@ -16,6 +16,7 @@ use crate::identity::link::{self, LinkSettings};
 use crate::identity::oidc::OidcSettings;
 use crate::identity::people::People;
 use crate::identity::tokens::RoleGroups;
+use crate::pace::SignInPace;
 use crate::record::keys::{KeyError, Keys, RecordingKey};
 use crate::record::{self, Recordings};
 use crate::session::{Rules, SessionSettings, Sessions};
@@ -104,13 +105,14 @@ pub(super) fn grant_settings(config: &Config) -> GrantSettings {
     GrantSettings { device_groups: config.sign_in.device_groups.clone(), other_address: other_address(config) }
 }
 
-pub(super) fn link_settings(config: &Config, public_url: &Url) -> LinkSettings {
+pub(super) fn link_settings(config: &Config, public_url: &Url, pace: &Arc<SignInPace>) -> LinkSettings {
     LinkSettings {
         public_url: public_url.clone(),
         lifetime: LINK_LIFETIME,
         other_address: other_address(config),
         max_waiting: MAX_LINKS,
         max_per_address: MAX_LINKS_PER_ADDRESS,
+        pace: pace.clone(),
     }
 }
 

@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Identity;
+use super::people::People;
 pub use crate::store::Scope;
 use crate::store::{BrowserSignIn, NewToken, Owner, Store, StoreError, TokenRow, ValidToken};
 
@@ -30,6 +31,8 @@ use crate::store::{BrowserSignIn, NewToken, Owner, Store, StoreError, TokenRow, 
 pub struct Tokens {
     store: Store,
     roles: Arc<ArcSwap<RoleGroups>>,
+    /// What is known of people since their last sign-in.
+    people: People,
     /// The identity provider in force: tokens of people whom another one vouched for count for nothing.
     issuer: Arc<str>,
 }
@@ -76,7 +79,12 @@ impl Tokens {
 
     /// Tokens kept in this book, of people with these roles, signed in at this identity provider.
     pub fn new(store: Store, roles: RoleGroups, issuer: &str) -> Self {
-        Self { store, roles: Arc::new(ArcSwap::from_pointee(roles)), issuer: issuer.into() }
+        Self { store, roles: Arc::new(ArcSwap::from_pointee(roles)), people: People::default(), issuer: issuer.into() }
+    }
+
+    /// The same; what groups people are in is what is known since their last sign-in.
+    pub fn of_people(self, people: People) -> Self {
+        Self { people, ..self }
     }
 
     /// A token that counts for `lifetime` from now, only from `networks` if there are any. `by` made it.
@@ -164,7 +172,7 @@ impl Tokens {
             return Ok(None);
         }
         self.store.note_token_use(&row, from, now);
-        let rights = match identity {
+        let rights = match identity.map(|who| self.people.update(who)) {
             Some(identity) => Rights::Person { role: self.role_of(&identity), identity: Box::new(identity) },
             // A sign-in's token has no scopes of its own, so that without a person it may do nothing.
             None => Rights::Scopes(row.scopes.clone()),

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::warning::{Foresight, Warning};
 use super::{End, InForce, Visit, lock};
 use crate::identity::Identity;
+use crate::identity::people::People;
 use crate::policy::{Action, Cause, Context, Country, Denied, Grant, Permit, Question, decide};
 use crate::socket::Socket;
 
@@ -64,8 +65,8 @@ struct Standing {
     until: Option<Instant>,
     doing: HashMap<u64, Doing>,
     next: u64,
-    /// Its time is over; what is under way may still finish.
-    finishing: Option<End>,
+    /// Its time is over, which is why; what is under way may still finish.
+    finishing: Option<(End, Cause)>,
     foresight: Foresight,
 }
 
@@ -215,6 +216,13 @@ impl Live {
         deadlines.chain(standing.until).chain(standing.foresight.next_look()).min()
     }
 
+    /// What is known of the person since their last sign-in.
+    pub(super) fn meet(&self, people: &People) -> Identity {
+        let mut standing = lock(&self.standing);
+        standing.identity = people.update(standing.identity.clone());
+        standing.identity.clone()
+    }
+
     /// The person signed in again: from now on that sign-in counts, if it is the newer one.
     pub(super) fn renew(&self, who: &Identity) -> bool {
         let mut standing = lock(&self.standing);
@@ -248,6 +256,7 @@ impl Live {
             return;
         }
         let trigger = if std::mem::take(&mut standing.renewed) { Trigger::Identity } else { trigger };
+        standing.number = in_force.number;
         match self.decide(standing, in_force) {
             Ok((permit, _)) => {
                 standing.finishing = None;
@@ -276,6 +285,9 @@ impl Live {
     /// The session is not allowed any more. It ends; where only its time is over, what is under way may get time to finish.
     fn no_longer(&self, standing: &mut Standing, denied: Denied, trigger: Trigger) {
         standing.until = None;
+        if standing.finishing.as_ref().is_some_and(|(_, cause)| *cause == denied.cause()) {
+            return;
+        }
         let end = end_for(&denied, trigger);
         if matches!(end, End::Expired(_) | End::Idle(_)) && standing.finishing.is_none() {
             let now = Instant::now();
@@ -287,20 +299,16 @@ impl Live {
                 for doing in standing.doing.values_mut().filter(|doing| doing.deadline.is_none()) {
                     doing.refuse(denied.clone());
                 }
-                standing.finishing = Some(end);
+                standing.finishing = Some((end, denied.cause()));
                 return;
             }
         }
-        match (&standing.finishing, &end) {
-            // Known, and still true.
-            (Some(_), End::Expired(_) | End::Idle(_)) => {}
-            _ => self.end(end),
-        }
+        self.end(end);
     }
 
     /// What had time to finish and has not.
     fn refuse_overdue(&self, standing: &mut Standing) {
-        let Some(end) = &standing.finishing else { return };
+        let Some((end, _)) = &standing.finishing else { return };
         let now = Instant::now();
         if standing.doing.values().all(|doing| doing.deadline.is_none_or(|deadline| deadline <= now)) {
             self.end(end.clone());

@@ -33,7 +33,7 @@ const TOUCH_EVERY: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a kill's caller waits for the connection to be down. More than all that a stalled connection may take in its
-/// front: a second for the goodbye, then its deadlines after the cut.
+/// front: half a second for the goodbye, then its deadlines after the cut.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a row's end waits for its recordings to be sealed.
@@ -155,11 +155,13 @@ impl Sessions {
 
     /// Lets a visitor in, with the grant to reach the upstream; or writes the denial into the book.
     pub async fn open(&self, mut visit: Visit) -> Result<(Session, Grant), OpenError> {
-        visit.identity = self.as_known(visit.identity);
         let place = self.0.settings.geo.locate(visit.client.ip());
         let live = Arc::new(Live::new(Uuid::now_v7(), &visit, country(&place)));
         // Enrolled before the decision: whoever takes a right away from now on finds this session.
         let enrolled = self.enrol(&live)?;
+        // A key or certificate of an older sign-in says which groups they were in then. Looked at once it is enrolled: a
+        // sign-in of this moment is found there, or finds the session.
+        visit.identity = live.meet(&self.0.settings.people);
         let decision = tracing::info_span!("decision", socket = visit.socket.name).entered();
         let decided = self.check_room(&live, visit.since).and_then(|()| live.let_in(&self.0.settings.rules.now()));
         drop(decision);
@@ -265,10 +267,7 @@ impl Sessions {
     /// Where this person's live session would go on by a new sign-in: what that would have to be like.
     pub fn wants(&self, session: Uuid, who: Option<&Identity>) -> Option<StepUp> {
         let live = lock(&self.0.live).get(&session).cloned()?;
-        match who.is_none_or(|who| live.identity().is_same_person(who)) {
-            true => live.wants(),
-            false => None,
-        }
+        who.is_none_or(|who| live.identity().is_same_person(who)).then(|| live.wants().unwrap_or_default())
     }
 
     /// The sockets on which this person may be now, from that address.
@@ -375,14 +374,6 @@ impl Sessions {
             let wait = wait.as_secs() + 1;
             Denied::too_many(live.socket(), format!("you open sessions too fast; wait {wait} seconds"))
         })
-    }
-
-    /// The person as they are known now: a key or certificate of an older sign-in says which groups they were in then.
-    fn as_known(&self, who: Identity) -> Identity {
-        match self.0.settings.people.get(&who) {
-            Some(newest) => who.with_groups_of(&newest),
-            None => who,
-        }
     }
 
     pub(super) fn rules(&self) -> &Rules {

@@ -333,7 +333,7 @@ async fn policy_has_the_last_word_about_a_certificate() {
     let ssh = Ssh::new(gateway.ssh);
     gateway.certify(&gateway.login("bob").await, &ssh).await;
     let done = ssh.run("web", "echo in").await;
-    assert!(done.refusal().contains("no policy lets bob@example.com on web"), "{done:?}");
+    assert!(done.refusal().contains("web refused: no policy lets bob@example.com in"), "{done:?}");
     assert_eq!(done.stderr.matches("no policy lets").count(), 1, "told once: {done:?}");
     let row = gateway.admin().await.newest("web").await;
     assert_eq!((row.result, row.outcome), (AuthResult::Denied, Some(Outcome::Refused)));

@@ -34,5 +34,6 @@ mod text;
 mod upgrade;
 mod upstream;
 mod verify;
+mod warnings;
 mod watch;
 mod watch_cli;

@@ -105,7 +105,7 @@ async fn mistakes_in_the_configuration_are_told_with_line_and_column() {
         ("data_dir", "data_dri", "data_dri"),
         ("type = \"ssh\"", "type = \"sssh\"", "sssh"),
         ("who = {", "when = { hours = \"9-5\" }\nwho = {", "when"),
-        ("[policy.allow.ssh]", "[policy.allow.ssh]\nsftp = \"read\"", "sftp"),
+        ("[policy.allow.ssh]", "[policy.allow.ssh]\nsftp = \"reed\"", "sftp"),
         ("host_key = \"SHA256:", "host_key = \"SHA257:", "host_key"),
         ("name = \"web\"", "name = \"api\"", "api"),
         ("client_secret = \"file:", "client_secret = \"", "client_secret"),
@@ -189,7 +189,7 @@ async fn a_session_that_ends_in_time_is_left_to_end_when_the_gateway_stops() {
 }
 
 #[tokio::test]
-async fn a_hang_up_is_nothing_to_serve() {
+async fn a_hang_up_has_the_file_read_again() {
     let sshd = Sshd::start().await;
     let gateway = Setup::new().ssh("web", &sshd).start().await;
     let ssh = gateway.signed_in("alice", "web").await;
@@ -197,7 +197,7 @@ async fn a_hang_up_is_nothing_to_serve() {
     for round in 1..3 {
         process::signal(gateway.pid(), rustix::process::Signal::HUP);
         eventually("it is told", SOON, async || {
-            (gateway.log().matches("nothing to reload yet").count() == round).then_some(())
+            (gateway.log().matches("the configuration file was read again").count() == round).then_some(())
         })
         .await;
     }

@@ -84,7 +84,7 @@ impl From<LinkRefused> for Page {
             LinkRefused::OtherPerson { .. } => (StatusCode::FORBIDDEN, "Another account"),
             LinkRefused::NotEnough => (StatusCode::FORBIDDEN, "Another sign-in is needed"),
             LinkRefused::SignInExpired => (StatusCode::FORBIDDEN, "Sign-in expired"),
-            LinkRefused::TooMany | LinkRefused::TooManyFromAddress => {
+            LinkRefused::TooMany | LinkRefused::TooManyFromAddress | LinkRefused::TooFast => {
                 (StatusCode::TOO_MANY_REQUESTS, "Too many sign-ins")
             }
             LinkRefused::NoRandomness(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Not possible now"),

@@ -41,6 +41,7 @@ use crate::identity::link::Links;
 use crate::identity::newcomers::Newcomers;
 use crate::identity::oidc::Oidc;
 use crate::identity::tokens::Role;
+use crate::pace::SignInPace;
 
 /// The longest body of a form, in bytes.
 const MAX_FORM: usize = 8 * 1024;
@@ -64,6 +65,8 @@ pub struct PagesState {
     pub tokens: Arc<dyn TokenIssuer>,
     /// Who is told of every sign-in, before the browser hears of it.
     pub newcomers: Arc<dyn Newcomers>,
+    /// How often somebody may try to sign in.
+    pub pace: Arc<SignInPace>,
     /// What live sessions ask of a new sign-in.
     pub renewals: Arc<dyn Renewals>,
 }

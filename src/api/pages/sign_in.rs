@@ -1,6 +1,7 @@
 //! To the identity provider and back.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use axum::Form;
 use axum::extract::rejection::{FormRejection, QueryRejection};
@@ -75,6 +76,9 @@ pub(super) async fn start(
 
 /// Sends the browser to the provider.
 pub(super) async fn begin(shared: &Shared, headers: &HeaderMap, client: IpAddr, aim: Aim) -> Response {
+    if let Err(wait) = shared.pages.pace.wanted_from(client) {
+        return too_fast(wait);
+    }
     let begun = match shared.pages.oidc.begin(&aim.return_to, &aim.wanted).await {
         Ok(begun) => begun,
         Err(error) => return Page::from(error).into_response(),
@@ -110,6 +114,9 @@ pub(super) async fn callback(
         Ok(identity) => identity,
         Err(error) => return Page::from(error).into_response(),
     };
+    if let Err(wait) = shared.pages.pace.made_by(identity.issuer(), identity.subject()) {
+        return too_fast(wait);
+    }
     // Before the browser is answered: what it opens next finds everything as the new sign-in made it. A sign-in that what
     // lives does not hear of must not let anybody in either.
     if let Err(error) = shared.pages.newcomers.signed_in(&identity).await {
@@ -134,6 +141,11 @@ pub(super) async fn sign_out(
     }
     let cookie = shared.browsers.close(&headers).map(|cookie| [(header::SET_COOKIE, cookie)]);
     (cookie, Page::ok(view::signed_out())).into_response()
+}
+
+fn too_fast(wait: Duration) -> Response {
+    let words = format!("there were too many sign-ins within a minute, try again in {} seconds", wait.as_secs() + 1);
+    Page::failure(StatusCode::TOO_MANY_REQUESTS, "Too many sign-ins", &words).into_response()
 }
 
 pub(super) fn no_randomness(error: NoRandomness) -> Response {

@@ -135,6 +135,9 @@ connections_per_address = 100
 handshake = "60s"
 channels_per_connection = 1000
 drain = "10s"
+sessions_per_user = 1000
+connections_per_minute = 6000
+sign_ins_per_minute = 120
 
 [log]
 format = "text"

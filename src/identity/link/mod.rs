@@ -26,6 +26,7 @@ use self::table::Table;
 use super::approval::Approval;
 use super::{Identity, random};
 use crate::error::{Fault, UserFacing};
+use crate::pace::SignInPace;
 use crate::policy::StepUp;
 
 pub use self::demand::Demand;
@@ -49,6 +50,8 @@ pub struct LinkSettings {
     pub max_waiting: usize,
     /// Connections that may wait at once from one address.
     pub max_per_address: usize,
+    /// How often somebody may ask for one.
+    pub pace: Arc<SignInPace>,
 }
 
 /// `[sign_in] other_address`.
@@ -167,6 +170,9 @@ pub enum LinkRefused {
     /// Too many connections wait from this address.
     #[error("too many connections from this address wait for a sign-in")]
     TooManyFromAddress,
+    /// Too many were asked for from this address.
+    #[error("too many sign-ins are asked for from this address; wait a minute")]
+    TooFast,
     /// The process that showed it has been replaced by a newer one.
     #[error("{UPGRADED}")]
     Upgraded,
@@ -209,6 +215,7 @@ impl Links {
     /// The text in `asks` is cut to 64 printable ASCII characters each. Must run inside a tokio runtime.
     pub fn request(&self, asks: Asks) -> Result<Waiting, LinkRefused> {
         let asks = asks.sanitised();
+        self.0.settings.pace.wanted_from(asks.client.ip()).map_err(|_| LinkRefused::TooFast)?;
         let step_up = asks.demand.as_ref().map(|demand| demand.step_up.clone());
         let settings = &self.0.settings;
         let (code, id, ticket, changes, expires) = self.0.lock().request(asks, settings, Timestamp::now())?;
@@ -325,6 +332,7 @@ impl UserFacing for LinkRefused {
             Self::TooManyFromAddress => {
                 "too many connections from your address wait for a sign-in, finish or close one".into()
             }
+            Self::TooFast => "too many sign-ins are asked for from your address, wait a minute".into(),
             Self::Upgraded => UPGRADED.into(),
             Self::NoRandomness(_) => "the gateway cannot make a link now, tell an administrator".into(),
         }

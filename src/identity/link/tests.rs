@@ -10,6 +10,7 @@ fn settings() -> LinkSettings {
         other_address: OtherAddress::Confirm,
         max_waiting: 8,
         max_per_address: 4,
+        pace: Arc::new(crate::pace::SignInPace::new(1000)),
     }
 }
 

@@ -35,5 +35,6 @@ pub(crate) fn links() -> Links {
         other_address: OtherAddress::Confirm,
         max_waiting: 8,
         max_per_address: 8,
+        pace: Arc::new(crate::pace::SignInPace::new(1000)),
     })
 }

@@ -1,13 +1,11 @@
 //! What the identity provider said of each person last. Sessions that live are decided again with it.
 
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::values::{Json, Time};
 use super::{Store, changes};
 use crate::identity::Identity;
-use crate::identity::newcomers::{Newcomers, NotTold};
 use crate::store::{Change, Owner, StoreError};
 
 impl Store {
@@ -45,12 +43,6 @@ impl Store {
     /// One person's newest identity.
     pub async fn newest_identity(&self, person: Owner) -> Result<Option<Identity>, StoreError> {
         self.look_ups.call(move |db| newest(db, &person)).await
-    }
-}
-
-impl Newcomers for Store {
-    fn signed_in<'a>(&'a self, who: &'a Identity) -> BoxFuture<'a, Result<(), NotTold>> {
-        Box::pin(async move { self.person_seen(who).await.map_err(|error| NotTold(error.to_string())) })
     }
 }
 

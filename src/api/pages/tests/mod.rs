@@ -85,6 +85,7 @@ impl Site {
             other_address,
             max_waiting: 100,
             max_per_address: 100,
+            pace: Arc::new(crate::pace::SignInPace::new(1000)),
         });
         let grants = Grants::new(GrantSettings { device_groups: vec!["engineering".into()], other_address });
         let told = Arc::new(Told::default());
@@ -97,6 +98,7 @@ impl Site {
             geo: Geo::default(),
             tokens: Arc::new(Issues),
             newcomers: told.clone(),
+            pace: Arc::new(crate::pace::SignInPace::new(1000)),
             renewals: Arc::new(renew::Alices),
         });
         Self { router, links, grants, oidc, told, issuer }

@@ -162,6 +162,7 @@ async fn a_provider_that_is_down_gets_a_page() {
         geo: Geo::default(),
         tokens: Arc::new(Issues),
         newcomers: Arc::new(()),
+        pace: Arc::new(crate::pace::SignInPace::new(1000)),
         renewals: Arc::new(()),
     };
     let site = Site { router: router(pages), ..site };
