@@ -176,6 +176,7 @@ impl Gateway {
                 store: store.clone(),
                 metrics: telemetry.metrics.clone(),
                 written,
+                retired: leave.clone(),
             },
             rules,
             reread: None,
@@ -199,6 +200,8 @@ impl Gateway {
     /// In an upgrade: makes the process that served until now stop accepting. From then on [`Gateway::run`] must.
     pub async fn take_over(&mut self) -> Result<(), GatewayError> {
         self.seat.take_over().await?;
+        // What the process before was told since this one was built.
+        self.changes.now().await;
         // For tools on this host: without it the gateway serves all the same.
         if let Err(error) = config::in_force::save(&self.config) {
             tracing::error!(%error, "what is in force could not be written down for `config check --against-live`");

@@ -51,12 +51,13 @@ impl Changes {
     /// For as long as the gateway runs.
     pub(super) async fn keep_hearing(&self) {
         loop {
-            sleep(LOOK_EVERY).await;
             self.now().await;
+            sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn now(&self) {
+    /// Acts at once on what stands in the book.
+    pub(super) async fn now(&self) {
         if let Err(error) = self.hear_all().await {
             tracing::error!(%error, "what has changed in the book could not be heard; trying again");
         }

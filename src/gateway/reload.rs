@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{self, Config, ConfigErrors, Written};
@@ -21,8 +22,11 @@ use crate::telemetry::Metrics;
 
 use super::settings;
 
-/// How often the file is looked at, and how long it must stand still.
+/// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// For how many looks it must stand still.
+const STILL: u8 = 2;
 
 /// What takes changes over.
 pub(super) struct Reload {
@@ -32,6 +36,8 @@ pub(super) struct Reload {
     pub(super) metrics: Metrics,
     /// The rules as the API tells them.
     pub(super) written: api::policy::Written,
+    /// Cancelled once a newer process has taken over.
+    pub(super) retired: CancellationToken,
 }
 
 /// By which a file is known to be another one, or changed.
@@ -50,6 +56,8 @@ struct Watched {
     read: Option<Stamp>,
     /// At the last look.
     seen: Option<Stamp>,
+    /// For how many looks it has been that.
+    still: u8,
 }
 
 /// What a look says.
@@ -69,7 +77,10 @@ impl Reload {
     pub(super) async fn keep_going(&self, config: &Config, told: Option<Signal>) {
         let Some(mut told) = told else { return };
         let mut written = config.written.clone();
-        let mut watched = Watched::new(stamp(&config.file));
+        // It may have changed since it was read, while what a crash left behind was put in order.
+        let first = stamp(&config.file);
+        let same = fs::read_to_string(&config.file).is_ok_and(|text| text == config.text);
+        let mut watched = Watched::new(first.filter(|_| same));
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -104,16 +115,19 @@ impl Reload {
         let path = file.to_owned();
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
         let config = read.unwrap_or_else(|error| Err(ConfigErrors::unreadable(file, &error)))?;
+        let mut config = config;
         let difference = before.difference(&config.written);
-        // For tools on this host; what is in force does not depend on it.
-        if let Err(error) = config::in_force::save(&config) {
-            tracing::error!(%error, "what is in force could not be written down for `config check --against-live`");
-        }
-        self.written.replace(config::policies_as_written(&config.text));
-        let sockets = config.sockets.into_iter().map(Arc::new).collect();
+        let sockets = std::mem::take(&mut config.sockets).into_iter().map(Arc::new).collect();
         self.tokens.set_roles(settings::role_groups(&config.roles));
-        self.rules.replace(config.policies, sockets);
+        self.rules.replace(std::mem::take(&mut config.policies), sockets);
+        self.written.replace(config::policies_as_written(&config.text));
         self.metrics.reloaded(true);
+        for warning in &config.warnings {
+            let line = warning.position().map(|position| position.line);
+            tracing::warn!(file = %file.display(), line, "{}", warning.words());
+        }
+        let newer = config.written.clone();
+        self.write_down(config).await;
         tracing::info!(file = %file.display(), %difference, "the configuration file was read again");
         if !difference.needs_restart.is_empty() {
             let what = difference.needs_restart.join(", ");
@@ -126,20 +140,32 @@ impl Reload {
         {
             tracing::error!(%error, "that could not be written into the audit log");
         }
-        Ok(config.written)
+        Ok(newer)
+    }
+
+    /// For tools on this host; what is in force does not depend on it. Not by a process that a newer one has replaced.
+    async fn write_down(&self, config: Config) {
+        if self.retired.is_cancelled() {
+            return;
+        }
+        let saved = tokio::task::spawn_blocking(move || config::in_force::save(&config)).await;
+        if let Err(error) = saved.map_err(std::io::Error::other).and_then(|saved| saved) {
+            tracing::error!(%error, "what is in force could not be written down for `config check --against-live`");
+        }
     }
 }
 
 impl Watched {
     fn new(read: Option<Stamp>) -> Self {
-        Self { read, seen: read }
+        Self { read, seen: read, still: 0 }
     }
 
     fn look(&mut self, now: Option<Stamp>) -> Look {
         let before = std::mem::replace(&mut self.seen, now);
+        self.still = if now == before { self.still.saturating_add(1) } else { 0 };
         match now {
             // It stands still, and is not what was read.
-            Some(_) if now == before && now != self.read => {
+            Some(_) if self.still >= STILL && now != self.read => {
                 self.read = now;
                 Look::Changed
             }
@@ -150,7 +176,7 @@ impl Watched {
 
     /// It is read now, whatever it looks like.
     fn take(&mut self, now: Option<Stamp>) {
-        (self.read, self.seen) = (now, now);
+        (self.read, self.seen, self.still) = (now, now, 0);
     }
 }
 
@@ -180,6 +206,7 @@ mod tests {
             // It is being written.
             (stamp(2), Look::Nothing),
             (stamp(3), Look::Nothing),
+            (stamp(3), Look::Nothing),
             (stamp(3), Look::Changed),
             (stamp(3), Look::Nothing),
             // Gone is told once, and the same file coming back is nothing new.
@@ -189,6 +216,7 @@ mod tests {
             (stamp(3), Look::Nothing),
             // An editor's way: gone, then another.
             (None, Look::Gone),
+            (stamp(4), Look::Nothing),
             (stamp(4), Look::Nothing),
             (stamp(4), Look::Changed),
         ] {

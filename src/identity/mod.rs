@@ -41,6 +41,12 @@ pub struct Identity {
     amr: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     claims: BTreeMap<String, Value>,
+    /// When the provider told all this; a session there may be older. `None`: with the sign-in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told: Option<Timestamp>,
+    /// Whether the provider did not say when the person signed in: `signed_in` is then when it told of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    undated: bool,
 }
 
 impl Identity {
@@ -106,13 +112,30 @@ impl Identity {
         // Service accounts cannot sign in yet.
         None
     }
-    /// This sign-in, of a person who is in the groups, and has the claims, of another sign-in of theirs. If that is not newer,
-    /// nothing changes.
-    pub fn with_groups_of(self, newest: &Self) -> Self {
-        match self.is_same_person(newest) && newest.signed_in > self.signed_in {
-            true => Self { groups: newest.groups.clone(), claims: newest.claims.clone(), ..self },
-            false => self,
+    /// When the provider told this: what it told last counts, also of a session there that is no newer.
+    pub fn told(&self) -> Timestamp {
+        self.told.unwrap_or(self.signed_in)
+    }
+    /// Whether it is known how old the sign-in is.
+    pub fn is_dated(&self) -> bool {
+        !self.undated
+    }
+    /// This sign-in, of the person as the provider told of them another time. If that was not later, nothing changes.
+    pub fn as_told_in(self, newest: &Self) -> Self {
+        if !self.is_same_person(newest) || newest.told() <= self.told() {
+            return self;
         }
+        let Self { email, name, picture, nickname, groups, claims, told, .. } = newest.clone();
+        Self { email, name, picture, nickname, groups, claims, told, ..self }
+    }
+    /// The same person after another sign-in: as they were told of last, and signed in as they did last. `None`: it says
+    /// nothing new.
+    pub fn renewed_by(&self, other: &Self) -> Option<Self> {
+        let newer = self.is_same_person(other) && other.told() > self.told();
+        newer.then(|| match other.signed_in >= self.signed_in {
+            true => other.clone(),
+            false => self.clone().as_told_in(other),
+        })
     }
     /// Whether both are the same person by the same provider's word.
     pub fn is_same_person(&self, other: &Self) -> bool {

@@ -18,7 +18,7 @@ impl People {
     pub fn note(&self, who: Identity) -> bool {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(id(&who)).or_insert_with(|| Arc::new(who.clone()));
-        let newest = known.signed_in() <= who.signed_in();
+        let newest = known.told() <= who.told();
         if newest {
             *known = Arc::new(who);
         }
@@ -33,7 +33,7 @@ impl People {
     /// This sign-in, of the person as they signed in last.
     pub fn update(&self, who: Identity) -> Identity {
         match self.get(&who) {
-            Some(newest) => who.with_groups_of(&newest),
+            Some(newest) => who.as_told_in(&newest),
             None => who,
         }
     }

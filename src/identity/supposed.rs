@@ -44,6 +44,8 @@ impl Supposed {
             acr: None,
             amr: Vec::new(),
             claims: BTreeMap::new(),
+            told: None,
+            undated: false,
         });
         identity.groups = self.groups.unwrap_or(identity.groups);
         identity.acr = self.acr.or(identity.acr);

@@ -55,6 +55,8 @@ pub struct Grant {
 pub struct Denied {
     socket: String,
     reason: String,
+    /// How much of that is not about the present.
+    told: usize,
     rule: Option<String>,
     cause: Cause,
     /// Boxed, because most have none and errors travel far.
@@ -136,9 +138,6 @@ pub fn decide(
     to: &Socket,
     context: &Context,
 ) -> Result<Permit, Denied> {
-    if who.expires() <= context.latest() {
-        return Err(Denied::new(to, Cause::SignInOver, None, words::SIGN_IN_OVER));
-    }
     if let Some(lock) = locks.on(who, &to.name, context.client_ip, context.now) {
         return Err(Denied::new(to, Cause::Lock, None, words::locked(lock)));
     }
@@ -159,7 +158,12 @@ pub fn decide(
             }
         }
     }
+    let is_over = who.expires() <= context.latest();
     match nearest {
+        // Last: whom a lock or a rule keeps out is told so, sign-in or not.
+        _ if is_over && (!allowed.is_empty() || nearest.is_some()) => {
+            Err(Denied::new(to, Cause::SignInOver, None, words::SIGN_IN_OVER))
+        }
         _ if !allowed.is_empty() => Ok(Permit { socket: to.name.clone(), login_fixed: to.fixes_login(), allowed }),
         Some((stage, rule)) => Err(rule.denial(stage, who, to, context)),
         None => {
@@ -215,7 +219,8 @@ impl Permit {
 
     fn denied(&self, rule: Option<&str>, reason: String) -> Denied {
         let (socket, rule) = (self.socket.clone(), rule.map(str::to_owned));
-        Denied { socket, reason, rule, cause: Cause::Action, step_up: None }
+        let told = reason.len();
+        Denied { socket, reason, told, rule, cause: Cause::Action, step_up: None }
     }
 }
 
@@ -243,8 +248,13 @@ impl Grant {
 
 impl Denied {
     pub(super) fn new(to: &Socket, cause: Cause, rule: Option<&Arc<Rule>>, reason: impl Into<String>) -> Self {
-        let rule = rule.map(|rule| rule.name.clone());
-        Self { socket: to.name.clone(), reason: reason.into(), rule, cause, step_up: None }
+        Self { rule: rule.map(|rule| rule.name.clone()), ..Self::plain(&to.name, cause, reason) }
+    }
+
+    /// With what is so now and not what was asked for: it says nothing of a denial to come.
+    pub(super) fn as_of_now(mut self, detail: &str) -> Self {
+        self.reason.push_str(detail);
+        self
     }
 
     pub(super) fn curable_by(mut self, step_up: StepUp) -> Self {
@@ -268,7 +278,8 @@ impl Denied {
     }
 
     fn plain(socket: &str, cause: Cause, reason: impl Into<String>) -> Self {
-        Self { socket: socket.to_owned(), reason: reason.into(), rule: None, cause, step_up: None }
+        let reason = reason.into();
+        Self { socket: socket.to_owned(), told: reason.len(), reason, rule: None, cause, step_up: None }
     }
 
     /// The deny rule, or the nearest allow rule that did not hold.
@@ -284,6 +295,11 @@ impl Denied {
     /// The words without the socket's name.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// The words of a denial to come: without what is so at the time.
+    pub fn foretold(&self) -> &str {
+        self.reason.get(..self.told).unwrap_or(&self.reason)
     }
 
     /// The sign-in that would have been enough, where nothing else is missing.

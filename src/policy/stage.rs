@@ -48,10 +48,15 @@ impl Rule {
 
     /// The denial by this rule, of which `stage` does not hold.
     pub(super) fn denial(self: &Arc<Self>, stage: Stage, who: &Identity, to: &Socket, context: &Context) -> Denied {
+        let mut detail = String::new();
         let (cause, what) = match stage {
             Stage::Protocol => (Cause::Protocol, format!("allows nothing over {}", to.protocol.session_type())),
             Stage::Place => (Cause::Place, words::place(&self.place, context)),
-            Stage::Time => (Cause::Time, format!("allows {}", self.when.told(context.now))),
+            Stage::Time => {
+                let (window, clock) = self.when.window_and_clock(context.now);
+                detail = clock;
+                (Cause::Time, format!("allows {window}"))
+            }
             Stage::Length => {
                 let most = self.limits.max_session.map(words::duration).unwrap_or_default();
                 (Cause::Length, format!("allows {most} at a time"))
@@ -61,9 +66,12 @@ impl Rule {
                 (Cause::Idle, format!("ends what is idle for {most}"))
             }
             Stage::SignInKind => (Cause::SignInKind, words::kind(&self.require, who)),
-            Stage::SignInAge => (Cause::SignInAge, words::age(&self.require, context.age_of(who))),
+            Stage::SignInAge => {
+                detail = words::too_old(context.age_of(who));
+                (Cause::SignInAge, words::age(&self.require))
+            }
         };
-        let denied = Denied::new(to, cause, Some(self), format!("{} {what}", self.name));
+        let denied = Denied::new(to, cause, Some(self), format!("{} {what}", self.name)).as_of_now(&detail);
         match stage {
             Stage::SignInKind | Stage::SignInAge => denied.curable_by(self.require.step_up()),
             _ => denied,
@@ -78,7 +86,8 @@ impl Require {
         if !acr || !amr {
             return Some(Stage::SignInKind);
         }
-        let old = self.max_sign_in_age.is_some_and(|most| context.age_of(who) >= most);
+        // How old a sign-in is of which the provider does not say, nobody knows.
+        let old = self.max_sign_in_age.is_some_and(|most| !who.is_dated() || context.age_of(who) >= most);
         old.then_some(Stage::SignInAge)
     }
 

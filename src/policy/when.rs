@@ -149,18 +149,25 @@ impl When {
 
     /// What this window is and what the clock shows there, for a denial: `Mon-Fri 09:00-18:00 Europe/Amsterdam, now 18:04`.
     pub fn told(&self, now: Timestamp) -> String {
+        let (window, clock) = self.window_and_clock(now);
+        window + &clock
+    }
+
+    /// The same in two parts: what the window is, and what the clock shows.
+    pub(super) fn window_and_clock(&self, now: Timestamp) -> (String, String) {
         if self.is_outside_ends(now) {
-            return match (self.after, self.before) {
+            let end = match (self.after, self.before) {
                 (Some(after), _) if now < after => format!("nothing before {}", to_the_minute(after)),
                 (_, before) => format!("nothing after {}", to_the_minute(before.unwrap_or(now))),
             };
+            return (end, String::new());
         }
         let local = self.zone.to_datetime(now);
         let day = match self.days.has(local.weekday()) {
             true => String::new(),
             false => format!("{} ", short(local.weekday())),
         };
-        format!("{self}, now {day}{:02}:{:02}", local.hour(), local.minute())
+        (self.to_string(), format!(", now {day}{:02}:{:02}", local.hour(), local.minute()))
     }
 }
 

@@ -44,9 +44,12 @@ pub(super) fn kind(wanted: &Require, who: &Identity) -> String {
     format!("needs a sign-in with {}", needs.join(" and "))
 }
 
-pub(super) fn age(wanted: &Require, age: Duration) -> String {
-    let most = wanted.max_sign_in_age.unwrap_or_default();
-    format!("needs a sign-in not older than {}, yours is {} old; sign in again", duration(most), duration(age))
+pub(super) fn age(wanted: &Require) -> String {
+    format!("needs a sign-in not older than {}", duration(wanted.max_sign_in_age.unwrap_or_default()))
+}
+
+pub(super) fn too_old(age: Duration) -> String {
+    format!(", yours is {} old; sign in again", duration(age))
 }
 
 /// `1h 30m`, in the two largest units that are not zero.

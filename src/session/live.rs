@@ -61,18 +61,37 @@ struct Standing {
     permit: Option<Permit>,
     /// Of what was in force when that was decided.
     number: u64,
+    /// What was known then.
+    allowed: Option<Context>,
     /// How long that stays as it is, if nothing changes.
     until: Option<Instant>,
     doing: HashMap<u64, Doing>,
     next: u64,
-    /// Its time is over, which is why; what is under way may still finish.
-    finishing: Option<(End, Cause)>,
+    /// Its time is over; what is under way may still finish.
+    finishing: Option<Finishing>,
     foresight: Foresight,
+}
+
+/// A session whose time is over.
+struct Finishing {
+    end: End,
+    /// What was known when it was still allowed: apart from time, that must go on to be enough.
+    context: Context,
+}
+
+/// How something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// By itself: until it ends, something happens.
+    Alone,
+    /// With somebody at a terminal, who may have gone.
+    Interactive,
 }
 
 /// Something under way.
 struct Doing {
     action: Action,
+    manner: Manner,
     /// Until when it may finish, once the session's time is over.
     deadline: Option<Instant>,
     refused: watch::Sender<Option<Denied>>,
@@ -103,6 +122,7 @@ impl Live {
             renewed: false,
             permit: None,
             number: 0,
+            allowed: None,
             until: None,
             doing: HashMap::new(),
             next: 0,
@@ -162,16 +182,22 @@ impl Live {
     /// The decision at the door: may they be there, with this login?
     pub(super) fn let_in(&self, in_force: &InForce) -> Result<Grant, Denied> {
         let mut standing = lock(&self.standing);
-        let (permit, grant) = self.decide(&standing, in_force)?;
+        let (permit, grant) = self.decide(&standing, in_force, &self.context(&standing))?;
         standing.permit = Some(permit);
         self.settle(&mut standing, in_force);
         Ok(grant)
     }
 
     /// May this be done now? What has changed since the last answer is looked at first.
-    pub(super) fn begin(self: &Arc<Self>, action: Action, in_force: &InForce) -> Result<(Grant, Underway), Denied> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        action: Action,
+        manner: Manner,
+        in_force: &InForce,
+    ) -> Result<(Grant, Underway), Denied> {
         let mut standing = lock(&self.standing);
-        let changed = standing.number != in_force.number;
+        // Never back to what was in force before: whoever minds the session may have been quicker.
+        let changed = standing.number < in_force.number;
         if changed || standing.until.is_some_and(|until| until <= Instant::now()) {
             let trigger = if changed { Trigger::Rules } else { Trigger::Time };
             self.reconsider(&mut standing, in_force, trigger);
@@ -184,7 +210,7 @@ impl Live {
         let number = standing.next;
         standing.next += 1;
         let (refused, hears) = watch::channel(None);
-        standing.doing.insert(number, Doing { action, deadline: None, refused });
+        standing.doing.insert(number, Doing { action, manner, deadline: None, refused });
         drop(standing);
         self.touch();
         self.ring();
@@ -196,17 +222,19 @@ impl Live {
         let mut standing = lock(&self.standing);
         self.reconsider(&mut standing, in_force, trigger);
         self.refuse_overdue(&mut standing);
-        if !self.ending.is_cancelled() {
-            let warning = self.foresee(&mut standing, in_force);
-            if let Some(warning) = warning {
-                self.warning.send_replace(Some(warning));
-            }
+    }
+
+    /// Looks ahead, and warns if it is time to.
+    pub(super) fn look_ahead(&self, in_force: &InForce) {
+        let mut standing = lock(&self.standing);
+        if let Some(warning) = self.foresee(&mut standing, in_force) {
+            self.warning.send_replace(Some(warning));
         }
     }
 
     /// Whether what is in force now was asked already.
     pub(super) fn has_heard(&self, in_force: &InForce) -> bool {
-        lock(&self.standing).number == in_force.number
+        lock(&self.standing).number >= in_force.number
     }
 
     /// When to ask again, if nothing changes before.
@@ -226,9 +254,10 @@ impl Live {
     /// The person signed in again: from now on that sign-in counts, if it is the newer one.
     pub(super) fn renew(&self, who: &Identity) -> bool {
         let mut standing = lock(&self.standing);
-        let newer = standing.identity.is_same_person(who) && standing.identity.signed_in() < who.signed_in();
-        if newer {
-            standing.identity = who.clone();
+        let renewed = standing.identity.renewed_by(who);
+        let newer = renewed.is_some();
+        if let Some(renewed) = renewed {
+            standing.identity = renewed;
             standing.renewed = true;
             // Not waited for: whoever acts now is asked about as the new one.
             standing.until = Some(Instant::now());
@@ -243,10 +272,9 @@ impl Live {
         lock(&self.standing).foresight.step_up()
     }
 
-    fn decide(&self, standing: &Standing, in_force: &InForce) -> Result<(Permit, Grant), Denied> {
+    fn decide(&self, standing: &Standing, in_force: &InForce, then: &Context) -> Result<(Permit, Grant), Denied> {
         let socket = in_force.sockets.get(&self.socket).ok_or_else(|| Denied::no_socket(&self.socket))?;
-        let context = self.context(standing);
-        let permit = decide(&in_force.policies, &in_force.locks, &standing.identity, socket, &context)?;
+        let permit = decide(&in_force.policies, &in_force.locks, &standing.identity, socket, then)?;
         let grant = permit.check(self.login.as_deref(), &self.connect())?;
         Ok((permit, grant))
     }
@@ -255,21 +283,31 @@ impl Live {
         if self.ending.is_cancelled() {
             return;
         }
+        if in_force.number < standing.number {
+            return;
+        }
         let trigger = if std::mem::take(&mut standing.renewed) { Trigger::Identity } else { trigger };
         standing.number = in_force.number;
-        match self.decide(standing, in_force) {
+        match self.decide(standing, in_force, &self.context(standing)) {
             Ok((permit, _)) => {
                 standing.finishing = None;
-                for doing in standing.doing.values_mut() {
-                    doing.deadline = None;
-                    if let Err(denied) = permit.check(self.login.as_deref(), &doing.action) {
-                        doing.refuse(denied);
-                    }
-                }
+                standing.doing.values_mut().for_each(|doing| doing.deadline = None);
+                standing.refuse_what_is_not_in(&permit, self.login.as_deref());
                 standing.permit = Some(permit);
                 self.settle(standing, in_force);
             }
+            Err(denied) if standing.finishing.is_some() => self.still_finishing(standing, in_force, trigger, &denied),
             Err(denied) => self.no_longer(standing, denied, trigger),
+        }
+    }
+
+    /// Its time is over. What changes besides must leave it as it would have been allowed at the time.
+    fn still_finishing(&self, standing: &mut Standing, in_force: &InForce, trigger: Trigger, now: &Denied) {
+        let Some(finishing) = &standing.finishing else { return };
+        match self.decide(standing, in_force, &finishing.context) {
+            Ok((permit, _)) => standing.refuse_what_is_not_in(&permit, self.login.as_deref()),
+            Err(_) if trigger == Trigger::Time => self.end(finishing.end.clone()),
+            Err(_) => self.end(end_for(now, trigger)),
         }
     }
 
@@ -277,6 +315,7 @@ impl Live {
     fn settle(&self, standing: &mut Standing, in_force: &InForce) {
         standing.number = in_force.number;
         let context = self.context(standing);
+        standing.allowed = Some(context.clone());
         let holds_for =
             in_force.sockets.get(&self.socket).and_then(|to| self.question(standing, in_force, to).holds_for(&context));
         standing.until = holds_for.map(|wait| Instant::now() + wait);
@@ -285,32 +324,41 @@ impl Live {
     /// The session is not allowed any more. It ends; where only its time is over, what is under way may get time to finish.
     fn no_longer(&self, standing: &mut Standing, denied: Denied, trigger: Trigger) {
         standing.until = None;
-        if standing.finishing.as_ref().is_some_and(|(_, cause)| *cause == denied.cause()) {
-            return;
-        }
         let end = end_for(&denied, trigger);
-        if matches!(end, End::Expired(_) | End::Idle(_)) && standing.finishing.is_none() {
-            let now = Instant::now();
-            for doing in standing.doing.values_mut().filter(|doing| doing.action.finishes()) {
-                let grace = standing.permit.as_ref().and_then(|p| p.finish_grace(self.login.as_deref(), &doing.action));
-                doing.deadline = grace.map(|grace| now + grace);
-            }
-            if standing.doing.values().any(|doing| doing.deadline.is_some()) {
-                for doing in standing.doing.values_mut().filter(|doing| doing.deadline.is_none()) {
-                    doing.refuse(denied.clone());
-                }
-                standing.finishing = Some((end, denied.cause()));
-                return;
-            }
+        let graceful = matches!(end, End::Expired(_) | End::Idle(_));
+        match standing.allowed.clone().filter(|_| graceful && self.give_grace(standing, &denied)) {
+            Some(context) => standing.finishing = Some(Finishing { end, context }),
+            None => self.end(end),
         }
-        self.end(end);
     }
 
-    /// What had time to finish and has not.
+    /// Gives what is under way the time that rules grant it, and ends the rest; whether anything got some.
+    fn give_grace(&self, standing: &mut Standing, denied: &Denied) -> bool {
+        let (now, login) = (Instant::now(), self.login.as_deref());
+        for doing in standing.doing.values_mut().filter(|doing| doing.keeps_busy()) {
+            let grace = standing.permit.as_ref().and_then(|permit| permit.finish_grace(login, &doing.action));
+            doing.deadline = grace.and_then(|grace| now.checked_add(grace));
+        }
+        let any = standing.doing.values().any(|doing| doing.deadline.is_some());
+        if any {
+            standing
+                .doing
+                .values()
+                .filter(|doing| doing.deadline.is_none())
+                .for_each(|doing| doing.refuse(denied.clone()));
+        }
+        any
+    }
+
+    /// Ends what had time to finish and has not, and the session with the last of it.
     fn refuse_overdue(&self, standing: &mut Standing) {
-        let Some((end, _)) = &standing.finishing else { return };
+        let Some(Finishing { end, .. }) = &standing.finishing else { return };
         let now = Instant::now();
-        if standing.doing.values().all(|doing| doing.deadline.is_none_or(|deadline| deadline <= now)) {
+        for doing in standing.doing.values_mut().filter(|doing| doing.deadline.is_some_and(|until| until <= now)) {
+            doing.deadline = None;
+            doing.refuse(Denied::ending(&self.socket));
+        }
+        if standing.doing.values().all(|doing| doing.deadline.is_none()) {
             self.end(end.clone());
         }
     }
@@ -333,7 +381,7 @@ impl Live {
 
     fn context(&self, standing: &Standing) -> Context {
         let elapsed = self.began.elapsed();
-        let busy = standing.doing.values().any(|doing| doing.action.finishes());
+        let busy = standing.doing.values().any(Doing::keeps_busy);
         let active = Duration::from_millis(self.active.load(Ordering::Relaxed));
         let idle = if busy { Duration::ZERO } else { elapsed.saturating_sub(active) };
         let (client_ip, country) = (self.client_ip, self.country.clone());
@@ -345,7 +393,22 @@ impl Live {
     }
 }
 
+impl Standing {
+    fn refuse_what_is_not_in(&self, permit: &Permit, login: Option<&str>) {
+        for doing in self.doing.values() {
+            if let Err(denied) = permit.check(login, &doing.action) {
+                doing.refuse(denied);
+            }
+        }
+    }
+}
+
 impl Doing {
+    /// Whether something happens for as long as it lasts, whatever is seen of it.
+    fn keeps_busy(&self) -> bool {
+        self.action.finishes() && self.manner == Manner::Alone
+    }
+
     fn refuse(&self, denied: Denied) {
         self.refused.send_if_modified(|refused| {
             let first = refused.is_none();
@@ -389,10 +452,10 @@ pub(super) fn person(who: &Identity) -> Person {
 fn end_for(denied: &Denied, trigger: Trigger) -> End {
     let words = format!("session ended: {}", denied.reason());
     match (denied.cause(), trigger) {
-        (Cause::Idle, _) => End::Idle(words),
-        (Cause::SignInOver | Cause::SignInAge | Cause::Length, _) => End::Expired(words),
+        (Cause::SignInOver, _) => End::Expired(words),
         (Cause::Lock, _) | (_, Trigger::Rules) => End::PolicyChanged(words),
         (_, Trigger::Identity) => End::IdentityLost(words),
+        (Cause::Idle, Trigger::Time) => End::Idle(words),
         (_, Trigger::Time) => End::Expired(words),
     }
 }

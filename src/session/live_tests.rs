@@ -85,7 +85,9 @@ fn session(rules: &Rules, who: Identity) -> Arc<Live> {
 }
 
 fn begin(live: &Arc<Live>, rules: &Rules, action: Action) -> Result<Underway, String> {
-    live.begin(action, &rules.now()).map(|(_, underway)| underway).map_err(|denied| denied.reason().to_owned())
+    live.begin(action, Manner::Alone, &rules.now())
+        .map(|(_, underway)| underway)
+        .map_err(|denied| denied.reason().to_owned())
 }
 
 /// Lets everybody run who can.
@@ -334,4 +336,103 @@ async fn a_clock_that_is_set_is_asked_again() {
     settle().await;
     assert_eq!(live.reason(), None);
     assert!(live.has_heard(&rules.now()));
+}
+
+fn lock_everything() -> Locks {
+    let (by, reason) = ("admin@example.com".into(), "an incident".into());
+    let (target, created) = (LockTarget::default(), Timestamp::now());
+    Locks::new(vec![Lock { lock_id: Uuid::nil(), target, reason, by, created, until: None }])
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_grace_outlives_a_lock_a_lost_right_or_a_lost_group() {
+    let mut kind = rule("kind");
+    kind.limits.finish_grace = Some(MINUTE * 60 * 24);
+    for case in ["lock", "deny", "right", "group", "unrelated"] {
+        let rules = rules(vec![kind.clone()]);
+        let live = session(&rules, person(json!({ "expires": Timestamp::now() + MINUTE * 10 })));
+        let make = begin(&live, &rules, exec()).unwrap();
+        after(MINUTE * 11).await;
+        assert_eq!(live.reason(), None, "{case}: the sign-in is over, the command may finish");
+        let mut other = kind.clone();
+        match case {
+            "lock" => rules.set_locks(lock_everything()),
+            "deny" => {
+                let deny = Rule { effect: Effect::Deny, name: "no".into(), ..rule("no") };
+                rules.replace(Policies::new(vec![kind.clone(), deny]), vec![socket("web")]);
+            }
+            "right" => {
+                other.rights.ssh = Some(SshRights::Some(Box::new(SomeSsh { shell: true, ..SomeSsh::default() })));
+                rules.replace(Policies::new(vec![other]), vec![socket("web")]);
+            }
+            "group" => {
+                let lost = json!({ "groups": [], "told": Timestamp::now() + MINUTE * 11 });
+                assert!(live.renew(&person(lost)));
+            }
+            _ => rules.replace(Policies::new(vec![kind.clone(), rule("more")]), vec![socket("web"), socket("db")]),
+        }
+        settle().await;
+        match case {
+            "unrelated" => assert_eq!((live.reason(), refused(&make)), (None, None)),
+            "right" => assert!(refused(&make).is_some()),
+            "group" => assert!(matches!(live.reason(), Some(End::IdentityLost(_))), "{:?}", live.reason()),
+            _ => assert!(matches!(live.reason(), Some(End::PolicyChanged(_))), "{case}: {:?}", live.reason()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_gets_its_own_grace() {
+    let patterned = |name: &str, command: &str, grace| {
+        let exec = ExecRight::Patterns(vec![crate::policy::ExecPattern::parse(command).unwrap()]);
+        let mut rule = rule(name);
+        rule.rights.ssh = Some(SshRights::Some(Box::new(SomeSsh { exec, ..SomeSsh::default() })));
+        rule.limits.max_session = Some(MINUTE);
+        rule.limits.finish_grace = Some(grace);
+        rule
+    };
+    let rules = rules(vec![patterned("short", "make", MINUTE), patterned("long", "sleep", MINUTE * 10)]);
+    let live = session(&rules, person(json!({})));
+    let sleep = Action::SshExec { command: b"sleep".to_vec() };
+    let (short, long) = (begin(&live, &rules, exec()).unwrap(), begin(&live, &rules, sleep).unwrap());
+    after(MINUTE * 2 + Duration::from_secs(1)).await;
+    assert_eq!((refused(&short).is_some(), refused(&long), live.reason()), (true, None, None));
+    after(MINUTE * 9).await;
+    assert!(matches!(live.reason(), Some(End::Expired(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_provider_told_last_counts_also_of_an_older_sign_in() {
+    let rules = rules(vec![rule("r")]);
+    let at = Timestamp::now();
+    let live = session(&rules, person(json!({ "signed_in": at, "told": at })));
+    let older = json!({ "signed_in": at - Duration::from_secs(60), "told": at + Duration::from_secs(5), "groups": [] });
+    assert!(live.renew(&person(older)));
+    settle().await;
+    assert!(matches!(live.reason(), Some(End::IdentityLost(_))));
+    assert_eq!(live.identity().signed_in(), at);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_in_of_unknown_age_is_never_young() {
+    let mut young = rule("young");
+    young.require.max_sign_in_age = Some(MINUTE);
+    let rules = rules(vec![young]);
+    let visit = person(json!({ "undated": true }));
+    let socket = socket("web");
+    let in_force = rules.now();
+    let context = Context::at_door([192, 0, 2, 1].into(), Country::Unknown, Timestamp::now());
+    let denied = decide(&in_force.policies, &in_force.locks, &visit, &socket, &context).unwrap_err();
+    assert_eq!(denied.cause(), Cause::SignInAge);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_with_a_terminal_can_be_idle() {
+    let mut lazy = rule("lazy");
+    lazy.limits.idle_timeout = Some(MINUTE);
+    let rules = rules(vec![lazy]);
+    let live = session(&rules, person(json!({})));
+    let _bash = live.begin(exec(), Manner::Interactive, &rules.now()).unwrap();
+    after(MINUTE + Duration::from_secs(1)).await;
+    assert!(matches!(live.reason(), Some(End::Idle(_))));
 }

@@ -32,7 +32,7 @@ pub use end::{End, Kill};
 pub use flow::{Flow, Held, Stalled};
 pub use in_force::{InForce, Rules, Sockets};
 pub use kill::KillLine;
-pub use live::Underway;
+pub use live::{Manner, Underway};
 pub use recording::Recording;
 pub use registry::{KillError, OpenError, SessionSettings, Sessions, country};
 pub use warning::Warning;
@@ -119,9 +119,9 @@ impl Session {
 
     /// May this be done now? The grant is for what does it, and the other to be kept until it is done: it tells when it is
     /// no longer allowed. Refused too once the session is ending. A denial is written into the session.
-    pub async fn begin(&self, action: Action) -> Result<(Grant, Underway), Denied> {
+    pub async fn begin(&self, action: Action, manner: Manner) -> Result<(Grant, Underway), Denied> {
         let kind = action.event_kind();
-        let decided = self.live.begin(action, &self.sessions.rules().now());
+        let decided = self.live.begin(action, manner, &self.sessions.rules().now());
         if let Err(denied) = &decided {
             let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
             self.sessions.metrics().denied(self.socket().protocol.session_type(), DenialClass::Action);

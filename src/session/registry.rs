@@ -44,7 +44,7 @@ const REVOKED: &str = "your sign-in was revoked";
 
 /// How long a revocation is held against who is still on the way in. Longer than anybody takes from the proof of who they
 /// are to the door.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Pauses between attempts to close a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -66,7 +66,7 @@ impl Foresight {
         }
         self.said = due;
         self.warned = true;
-        Some(Warning::Ends { at, reason: denied.reason().to_owned(), renewable })
+        Some(Warning::Ends { at, reason: denied.foretold().to_owned(), renewable })
     }
 
     /// When the next thing is to be said.

@@ -1,20 +1,25 @@
 //! What a terminal is told of an end that can be foreseen, and how its session goes on.
 
+use gatescribe::identity::dev_issuer::Flaw;
+
 use crate::harness::{Gateway, SOON, Setup, Ssh, Sshd};
 
-/// Sign-ins that grow too old soon: whoever gets in is warned at once.
+/// Whoever signed in an hour ago has four minutes left, and is warned at once.
 const YOUNG: &str = r#"
 [[policy]]
 name = "young"
 effect = "allow"
-require = { max_sign_in_age = "4m" }
+require = { max_sign_in_age = "64m" }
 [policy.allow.ssh]
 "#;
 
 async fn gate() -> (Sshd, Gateway, Ssh) {
     let sshd = Sshd::start().await;
     let gateway = Setup::new().ssh("web", &sshd).policies(YOUNG).start().await;
+    let issuer = gateway.issuer.as_ref().unwrap().own.as_ref().unwrap();
+    issuer.set_flaw(Flaw::SignedInAnHourAgo);
     let ssh = gateway.signed_in("alice", "web").await;
+    issuer.set_flaw(Flaw::default());
     (sshd, gateway, ssh)
 }
 
@@ -24,7 +29,7 @@ async fn a_shell_is_warned_and_goes_on_by_the_link() {
     let mut terminal = ssh.terminal(&["-tt", "web@gate"]);
     let text = terminal.expect("to go on, sign in again: ").await;
     assert!(
-        text.contains("gatescribe: this session ends in 4 minutes: young needs a sign-in not older than 4m"),
+        text.contains("gatescribe: this session ends in 4 minutes: young needs a sign-in not older than 1h 4m"),
         "{text}"
     );
     let id = gateway.admin().await.live("web").await.session_id;
@@ -32,8 +37,6 @@ async fn a_shell_is_warned_and_goes_on_by_the_link() {
     terminal.expect(&link).await;
     let shown = String::from_utf8_lossy(&terminal.bytes()).into_owned();
     assert!(shown.contains("\u{1b}]2;gatescribe: this session ends in 4 minutes\u{7}"), "{shown:?}");
-    // Provider and gateway tell times in whole seconds.
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let page = gateway.browser().sign_in(&link, "alice").await;
     assert!(page.body.contains("renewed"), "{page:?}");
     terminal.expect("gatescribe: this session goes on").await;

@@ -40,6 +40,8 @@ fn alice() -> Identity {
         acr: None,
         amr: Vec::new(),
         claims: Default::default(),
+        told: None,
+        undated: false,
     }
 }
 

@@ -15,6 +15,8 @@ use openidconnect::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::record::export::escape::is_unsafe;
+
 use super::error::{OidcError, Rejection, Unconfirmed};
 use super::http::Http;
 use super::provider::told;
@@ -34,9 +36,9 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 5] = [
 const MAX_EMAIL: usize = 320;
 const MAX_TEXT: usize = 256;
 const MAX_URL: usize = 2048;
-/// Entries of a claim that is kept, and bytes of all such claims of a person.
-const MAX_LIST: usize = 256;
-const MAX_CLAIMS: usize = 16 * 1024;
+/// Bytes of a claim's value that a rule can name, and of all such claims of a person.
+const MAX_VALUE: usize = 1024;
+const MAX_CLAIMS: usize = 64 * 1024;
 /// What a token says about itself, not about a person.
 const PLUMBING: [&str; 6] = ["at_hash", "c_hash", "s_hash", "sid", "jti", "nbf"];
 
@@ -127,7 +129,9 @@ impl Checks<'_> {
             expires,
             acr: acr(claims),
             amr: amr(claims),
-            claims: kept(&claims.additional_claims().all, &person.groups_claim),
+            told: Some(Timestamp::now()),
+            undated: claims.auth_time().is_none(),
+            claims: kept(&claims.additional_claims().all, &person.groups_claim)?,
         })
     }
 
@@ -295,34 +299,31 @@ fn amr(claims: &Claims) -> Vec<String> {
     claims.auth_method_refs().into_iter().flatten().map(|method| text(method)).collect()
 }
 
-/// The claims that policies may ask about: what is short enough to be one, in the order of their names as far as there is
-/// room. Groups are kept apart.
-fn kept(claims: &HashMap<String, Value>, groups_claim: &str) -> BTreeMap<String, Value> {
+/// The claims that policies may ask about. What no rule can name (an object, a text longer than any value in a rule) is left
+/// out; of anything else that does not fit the sign-in is refused, because a rule that denies by it would not hold. Groups
+/// are kept apart.
+fn kept(claims: &HashMap<String, Value>, groups_claim: &str) -> Result<BTreeMap<String, Value>, OidcError> {
     let short = |value: &Value| match value {
-        Value::String(text) => text.len() <= MAX_TEXT,
+        Value::String(text) => text.len() <= MAX_VALUE,
         Value::Bool(_) | Value::Number(_) => true,
         _ => false,
     };
-    let fits = |value: &Value| match value {
-        Value::Array(list) => list.len() <= MAX_LIST && list.iter().all(short),
-        one => short(one),
-    };
-    let sorted: BTreeMap<_, _> = claims.iter().collect();
     let mut room = MAX_CLAIMS;
     let mut kept = BTreeMap::new();
-    for (name, value) in sorted {
-        let size = name.len() + value.to_string().len();
+    for (name, value) in claims {
         if PLUMBING.contains(&name.as_str()) || name == groups_claim {
             continue;
         }
-        if !fits(value) || size > room {
-            tracing::debug!(claim = %text(name), "a claim is too long to be kept");
-            continue;
-        }
-        room -= size;
-        kept.insert(name.clone(), value.clone());
+        let value = match value {
+            Value::Array(list) => list.iter().filter(|value| short(value)).cloned().collect(),
+            one if short(one) => one.clone(),
+            _ => continue,
+        };
+        let size = name.len() + value.to_string().len();
+        room = room.checked_sub(size).ok_or_else(|| OidcError::Claim(text(name)))?;
+        kept.insert(name.clone(), value);
     }
-    kept
+    Ok(kept)
 }
 
 /// Text for people: no control characters, which a terminal would obey, and not endless.
@@ -339,7 +340,7 @@ fn plausible_email(email: &str) -> bool {
     let parts = email.rsplit_once('@');
     parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
         && email.len() <= MAX_EMAIL
-        && !email.chars().any(|c| c.is_control() || c.is_whitespace())
+        && !email.chars().any(|c| c.is_control() || c.is_whitespace() || is_unsafe(c))
 }
 
 #[cfg(test)]
@@ -402,22 +403,24 @@ mod tests {
             "groups": ["g"], "sid": "s", "jti": "j", "at_hash": "h", "nbf": 1,
             "dept": "web", "level": 3, "on": true, "sites": ["ams", "rtm"], "roles": ["r"],
             "nothing": null, "address": {"locality": "Utrecht"}, "nested": {"a": 1}, "mixed": ["a", {"b": 1}],
-            "long": "x".repeat(MAX_TEXT + 1), "many": vec!["x"; MAX_LIST + 1],
+            "long": "x".repeat(MAX_VALUE + 1),
         }));
         let all = &claims.additional_claims().all;
-        let names = |groups_claim: &str| kept(all, groups_claim).into_keys().collect::<Vec<_>>();
-        assert_eq!(names("groups"), ["dept", "level", "on", "roles", "sites"]);
-        assert_eq!(names("roles"), ["dept", "groups", "level", "on", "sites"]);
-        assert_eq!(kept(all, "groups")["sites"], json!(["ams", "rtm"]));
+        let names = |groups_claim: &str| kept(all, groups_claim).unwrap().into_keys().collect::<Vec<_>>();
+        assert_eq!(names("groups"), ["dept", "level", "mixed", "on", "roles", "sites"]);
+        assert_eq!(names("roles"), ["dept", "groups", "level", "mixed", "on", "sites"]);
+        let kept = kept(all, "groups").unwrap();
+        assert_eq!((&kept["sites"], &kept["mixed"]), (&json!(["ams", "rtm"]), &json!(["a"])));
     }
 
     #[test]
-    fn claims_are_kept_as_far_as_there_is_room() {
-        let long = "x".repeat(MAX_TEXT);
-        let many: serde_json::Map<_, _> = (0..200).map(|n| (format!("c{n:03}"), json!(long))).collect();
-        let kept = kept(&many.into_iter().collect(), "groups");
-        let each = 4 + MAX_TEXT + 2;
-        assert_eq!(kept.len(), MAX_CLAIMS / each);
-        assert_eq!(kept.keys().next_back().unwrap(), &format!("c{:03}", MAX_CLAIMS / each - 1));
+    fn claims_that_do_not_fit_let_nobody_in() {
+        let claims = |many: usize| {
+            let claims = (0..many).map(|n| (format!("c{n:03}"), json!("x".repeat(MAX_VALUE))));
+            kept(&claims.collect(), "groups")
+        };
+        let fit = MAX_CLAIMS / (4 + MAX_VALUE + 2);
+        assert_eq!(claims(fit).unwrap().len(), fit);
+        assert!(matches!(claims(fit + 1), Err(OidcError::Claim(_))), "a rule that denies by it would not hold");
     }
 }

@@ -13,9 +13,10 @@ use super::notices::Notices;
 use super::relay::Relay;
 use crate::error::UserFacing;
 use crate::policy::{Action, Grant};
+use crate::record::export::escape::is_unsafe;
 use crate::record::observation::What;
 use crate::record::{Ending, RecordingLost};
-use crate::session::{End, Flow, Recording, Session};
+use crate::session::{End, Flow, Manner, Recording, Session};
 use crate::store::{Event, EventStatus};
 use crate::upstream::ssh::signal_name_of;
 use crate::upstream::{Preparation, Size, Terminal};
@@ -139,7 +140,8 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         Start::Exec(command) => (Action::SshExec { command: command.clone() }, "exec", Some(command)),
         Start::Shell | Start::Subsystem(_) => (Action::SshShell, "shell", None),
     };
-    let (grant, underway) = match Box::pin(session.begin(action)).await {
+    let how_to = if how.terminal.is_some() { Manner::Interactive } else { Manner::Alone };
+    let (grant, underway) = match Box::pin(session.begin(action, how_to)).await {
         Ok(begun) => begun,
         Err(denied) => return client.to.refuse(&denied.to_string()).await,
     };
@@ -168,6 +170,10 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         biased;
         () = session.until_ending() => {
             refuse_recorded(session, &client.to, &recording, &farewell(session)).await;
+            return recording.finish(Ending::Complete, None);
+        }
+        denied = underway.until_refused() => {
+            refuse_recorded(session, &client.to, &recording, &denied.to_string()).await;
             return recording.finish(Ending::Complete, None);
         }
         reached = connection.upstream() => reached,
@@ -256,7 +262,12 @@ pub(super) fn farewell(session: &Session) -> String {
 
 /// Words as they stand in a terminal: on a line of their own, whatever mode it is in.
 pub(super) fn told(words: &str) -> String {
-    format!("\r\ngatescribe: {words}\r\n")
+    format!("\r\ngatescribe: {}\r\n", harmless(words))
+}
+
+/// Words that others had a hand in, without anything that a terminal obeys.
+pub(super) fn harmless(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() || is_unsafe(c) { '?' } else { c }).collect()
 }
 
 impl FromClient {

@@ -7,6 +7,7 @@
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::channel::harmless;
 use crate::session::{Session, Warning};
 
 /// Notices for one terminal.
@@ -74,7 +75,7 @@ impl Notices {
             true => format!("\r\ngatescribe: to go on, sign in again: {}", self.renew_url),
             false => String::new(),
         };
-        format!("{title}\r\ngatescribe: this session ends in {left}: {reason}{how}\r\n")
+        format!("{title}\r\ngatescribe: this session ends in {left}: {}{how}\r\n", harmless(reason))
     }
 
     fn goes_on(&mut self) -> Option<String> {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Store;
-use super::values::{Json, Time};
+use super::values::Time;
 use crate::store::{Change, StoreError};
 
 impl Store {
@@ -53,8 +53,8 @@ fn numbered(row: &Row<'_>) -> rusqlite::Result<(i64, Change)> {
     let change = match row.get_ref("kind")?.as_str()? {
         LOCK => Change::Lock,
         PERSON => {
-            let Person { issuer, sub } = row.get::<_, Json<_>>("what")?.0;
-            Change::Person { issuer, subject: sub }
+            let person = serde_json::from_str(row.get_ref("what")?.as_str()?);
+            person.map_or(Change::Unknown, |Person { issuer, sub }| Change::Person { issuer, subject: sub })
         }
         SIGN_IN_REVOKED => row.get_ref("what")?.as_str()?.parse().map_or(Change::Unknown, Change::SignInRevoked),
         PERSON_REVOKED => Change::PersonRevoked(row.get("what")?),

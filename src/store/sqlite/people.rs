@@ -49,7 +49,7 @@ impl Store {
 fn seen(db: &Connection, identity: &Identity, now: Timestamp) -> Result<(), StoreError> {
     let person = Owner::of(identity);
     // Two browsers may finish in another order than they began.
-    if newest(db, &person)?.is_some_and(|known| known.signed_in() > identity.signed_in() || known == *identity) {
+    if newest(db, &person)?.is_some_and(|known| known.told() > identity.told() || known == *identity) {
         return Ok(());
     }
     let mut put = db.prepare_cached(

@@ -79,7 +79,8 @@ impl Store {
                     "UPDATE sign_ins SET revoked = ?2, revoked_by = ?3 WHERE sign_in_id = ?1 AND revoked IS NULL",
                 )?;
                 let revoked = revoke.execute(params![Id(id), Time(now), by])? > 0;
-                if revoked && told {
+                // Also of one that had ended: what was opened by it may go on.
+                if told {
                     changes::add(db, &Change::SignInRevoked(id))?;
                 }
                 Ok(revoked)
@@ -95,11 +96,16 @@ impl Store {
             .call(move |db| {
                 let mut revoke = db.prepare_cached(
                     "UPDATE sign_ins SET revoked = ?2, revoked_by = ?3
-                     WHERE user_email = ?1 AND revoked IS NULL AND expires > ?2",
+                     WHERE (user_email = ?1 OR (issuer, sub) IN (SELECT issuer, sub FROM people
+                            WHERE identity ->> 'email' COLLATE NOCASE = ?1))
+                       AND revoked IS NULL AND expires > ?2",
                 )?;
                 let sign_ins = revoke.execute(params![email, Time(now), by])?;
-                let mut forget =
-                    db.prepare_cached("DELETE FROM remembered_keys WHERE identity ->> 'email' COLLATE NOCASE = ?1")?;
+                let mut forget = db.prepare_cached(
+                    "DELETE FROM remembered_keys WHERE identity ->> 'email' COLLATE NOCASE = ?1
+                         OR (identity ->> 'issuer', identity ->> 'subject') IN (SELECT issuer, sub FROM people
+                             WHERE identity ->> 'email' COLLATE NOCASE = ?1)",
+                )?;
                 let keys = forget.execute([&email])?;
                 let tokens = super::tokens::revoke(db, "created_by = ?1 COLLATE NOCASE AND expires > ?2", &email, now)?;
                 // Also when nothing was found here: they may be in a session by a link, which leaves nothing in these tables.
