@@ -252,7 +252,7 @@ impl Denied {
     }
 
     /// With what is so now and not what was asked for: it says nothing of a denial to come.
-    pub(super) fn as_of_now(mut self, detail: &str) -> Self {
+    pub(super) fn with_the_present(mut self, detail: &str) -> Self {
         self.reason.push_str(detail);
         self
     }

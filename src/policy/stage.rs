@@ -71,7 +71,7 @@ impl Rule {
                 (Cause::SignInAge, words::age(&self.require))
             }
         };
-        let denied = Denied::new(to, cause, Some(self), format!("{} {what}", self.name)).as_of_now(&detail);
+        let denied = Denied::new(to, cause, Some(self), format!("{} {what}", self.name)).with_the_present(&detail);
         match stage {
             Stage::SignInKind | Stage::SignInAge => denied.curable_by(self.require.step_up()),
             _ => denied,
