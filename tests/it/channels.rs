@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gatescribe::store::{Outcome, RecordingState};
 
-use crate::harness::{SOON, Setup, Sshd, eventually, gate, process};
+use crate::harness::{SOON, Setup, Sshd, eventually, gate};
 
 #[tokio::test]
 async fn exec_keeps_exit_status_and_stderr_apart() {
@@ -139,7 +139,8 @@ async fn ten_channels_share_one_connection_and_have_their_own_recordings() {
         assert_eq!(done.stdout, format!("{n}-go\n").as_bytes());
         assert_eq!(done.status, Some(n as i32));
     }
-    process::signal(master.pid(), rustix::process::Signal::TERM);
+    // Asked and not signalled: OpenSSH 9.2 misses a signal that comes just before it waits.
+    assert_eq!(ssh.start(&["-S", &control, "-O", "exit", "web@gate"]).finish(SOON).await.status, Some(0));
     master.child.wait().await.unwrap();
     let ended = api.end_of(&row).await;
     assert_eq!(ended.recordings.len(), 10);
