@@ -41,7 +41,7 @@
 //!   policy/        may they: policies (finds the rules about a visit), rules and their parts (when, rights, exec), lock,
 //!                  decide() -> Permit, Permit::check() -> Grant, outlook (asks ahead), explain (why, rule by rule)
 //!   session/       registry (open, kill, drain, close), in_force (rules, locks and sockets, replaced as one), live (a session
-//!                  and what it does; asks the policy), minder (asks again when something changes), warning (of an end),
+//!                  and what it does; asks the policy), minder (asks again when something changes), warning (of an end), revocations,
 //!                  denied (rows of denials), recording (a channel's tap and row), end (why it ended), kill and cut
 //!                  (streams that die with their line), flow (how much a channel may hold)
 //!   keeping.rs     housekeeping: what has been kept for long enough goes, files first

@@ -16,6 +16,7 @@ mod live;
 mod minder;
 mod recording;
 mod registry;
+mod revocations;
 mod warning;
 
 use std::net::SocketAddr;

@@ -12,14 +12,15 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::live::{Live, Person, person};
+use super::live::{Live, Person};
 use super::minder::mind;
+use super::revocations::{REVOKED, Revocations};
 use super::{End, Kill, Rules, Session, Stranger, Visit, lock};
 use crate::geo::{Geo, PRIVATE_NETWORK, Place};
 use crate::identity::Identity;
 use crate::identity::people::People;
 use crate::pace::Pace;
-use crate::policy::{self, Context, Country, Denied, Grant, StepUp};
+use crate::policy::{self, Context, Country, Denied, Grant};
 use crate::record::{Budget, Recordings};
 use crate::socket::{Socket, UpstreamSpec};
 use crate::store::{AuthResult, Event, EventStatus, KillOrder, NewSession, Store, StoreError};
@@ -38,13 +39,6 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a row's end waits for its recordings to be sealed.
 const SEALING: Duration = Duration::from_secs(1);
-
-/// What somebody is told whose sign-in was revoked.
-const REVOKED: &str = "your sign-in was revoked";
-
-/// How long a revocation is held against who is still on the way in. Longer than anybody takes from the proof of who they
-/// are to the door.
-const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Pauses between attempts to close a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -77,26 +71,19 @@ pub struct SessionSettings {
 
 /// The registry. Cheap to clone.
 #[derive(Clone)]
-pub struct Sessions(Arc<Shared>);
+pub struct Sessions(pub(super) Arc<Shared>);
 
-struct Shared {
+pub(super) struct Shared {
     settings: SessionSettings,
     store: Store,
     recordings: Recordings,
-    live: Mutex<HashMap<Uuid, Arc<Live>>>,
+    pub(super) live: Mutex<HashMap<Uuid, Arc<Live>>>,
     /// What was revoked lately.
-    revoked: Mutex<Vec<(Instant, Revoked)>>,
+    pub(super) revocations: Revocations,
     pace: Pace<Person>,
     /// Set under the lock of `live`: from then on nobody is enrolled.
     stopping: AtomicBool,
     closing: TaskTracker,
-}
-
-/// A sign-in, or everything of the people with an e-mail address (lower case).
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Revoked {
-    SignIn(Uuid),
-    Person(String),
 }
 
 /// Why a session did not open.
@@ -142,7 +129,7 @@ impl Sessions {
     pub fn new(settings: SessionSettings, store: Store, recordings: Recordings) -> Self {
         let shared = Shared {
             pace: Pace::new(settings.sessions_per_minute),
-            revoked: Mutex::default(),
+            revocations: Revocations::default(),
             settings,
             store,
             recordings,
@@ -232,42 +219,6 @@ impl Sessions {
         let live = lock(&self.0.live).get(&id).cloned().ok_or(KillError::NotLive)?;
         live.end(End::Killed(kill));
         tokio::time::timeout(KILL_DEADLINE, live.closed.cancelled()).await.map_err(|_| KillError::TimedOut)
-    }
-
-    /// Somebody signed in: their live sessions go on by that, or end where it is no longer enough. Returns how many heard
-    /// something new.
-    pub fn signed_in(&self, who: &Identity) -> usize {
-        let live: Vec<_> = lock(&self.0.live).values().cloned().collect();
-        let person = person(who);
-        live.iter().filter(|live| live.person == person && live.renew(who)).count()
-    }
-
-    /// A sign-in was revoked: ends what came in by it.
-    pub fn revoke_sign_in(&self, sign_in: Uuid) -> usize {
-        self.revoke(Revoked::SignIn(sign_in))
-    }
-
-    /// Everything of the people with this e-mail address was revoked: ends their sessions.
-    pub fn revoke_person(&self, email: &str) -> usize {
-        self.revoke(Revoked::Person(email.to_lowercase()))
-    }
-
-    fn revoke(&self, what: Revoked) -> usize {
-        {
-            let mut revoked = lock(&self.0.revoked);
-            // Before it looks for what is live: who is at the door meanwhile finds it here.
-            revoked.retain(|(at, _)| at.elapsed() < REMEMBERED);
-            revoked.push((Instant::now(), what.clone()));
-        }
-        let live: Vec<_> = lock(&self.0.live).values().filter(|live| what.is_of(live)).cloned().collect();
-        live.iter().for_each(|live| live.end(End::IdentityLost(format!("session ended: {REVOKED}"))));
-        live.len()
-    }
-
-    /// Where this person's live session would go on by a new sign-in: what that would have to be like.
-    pub fn wants(&self, session: Uuid, who: Option<&Identity>) -> Option<StepUp> {
-        let live = lock(&self.0.live).get(&session).cloned()?;
-        who.is_none_or(|who| live.identity().is_same_person(who)).then(|| live.wants().unwrap_or_default())
     }
 
     /// The sockets on which this person may be now, from that address.
@@ -363,7 +314,7 @@ impl Sessions {
     /// Looked at after it is enrolled, so that two at once do not both find the last place, and what is revoked meanwhile
     /// finds it here or there.
     fn check_room(&self, live: &Live, since: Instant) -> Result<(), Denied> {
-        if lock(&self.0.revoked).iter().any(|(at, what)| *at >= since && what.is_of(live)) {
+        if self.0.revocations.hit(live, since) {
             return Err(Denied::too_many(live.socket(), REVOKED.into()));
         }
         let most = self.0.settings.sessions_per_user as usize;
@@ -469,15 +420,6 @@ impl Sessions {
             durability: self.0.settings.durability,
             audit_log: visit.socket.record && result == AuthResult::Success,
             events: visit.events.clone(),
-        }
-    }
-}
-
-impl Revoked {
-    fn is_of(&self, live: &Live) -> bool {
-        match self {
-            Self::SignIn(id) => live.sign_in == Some(*id),
-            Self::Person(email) => live.identity().email().to_lowercase() == *email,
         }
     }
 }

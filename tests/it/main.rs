@@ -17,6 +17,7 @@ mod harness;
 mod harness_tests;
 mod kill;
 mod layers;
+mod limits;
 mod locks;
 mod login_server;
 mod operations;
