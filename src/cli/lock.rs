@@ -195,7 +195,7 @@ fn table_of(locks: &[Lock]) -> Table {
     for (lock, id) in locks.iter().zip(ids) {
         table.add_row([
             Cell::new(lock.whom()),
-            Cell::new(lock.until.map_or_else(|| "taken off".into(), local)),
+            Cell::new(lock.until.map_or_else(|| "it is taken off".into(), local)),
             Cell::new(escape::line(&lock.reason)),
             Cell::new(escape::line(&lock.by)),
             Cell::new(local(lock.created)),

@@ -97,7 +97,7 @@ impl Reload {
                     file = %config.file.display(),
                     "the configuration file is gone; what was read from it stays in force"
                 ),
-                Look::Changed => match self.read(&config.file, &written).await {
+                Look::Changed => match self.read(&config.file, &written, &config.written).await {
                     Ok(newer) => written = newer,
                     Err(errors) => {
                         self.metrics.reloaded(false);
@@ -111,12 +111,14 @@ impl Reload {
     }
 
     /// Reads the file and puts it in force.
-    async fn read(&self, file: &Path, before: &Written) -> Result<Written, ConfigErrors> {
+    async fn read(&self, file: &Path, before: &Written, started: &Written) -> Result<Written, ConfigErrors> {
         let path = file.to_owned();
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
         let config = read.unwrap_or_else(|error| Err(ConfigErrors::unreadable(file, &error)))?;
         let mut config = config;
-        let difference = before.difference(&config.written);
+        let mut difference = before.difference(&config.written);
+        // What is not taken over is as it was at the start, whatever was read since.
+        difference.needs_restart = started.difference(&config.written).needs_restart;
         let sockets = std::mem::take(&mut config.sockets).into_iter().map(Arc::new).collect();
         self.tokens.set_roles(settings::role_groups(&config.roles));
         self.rules.replace(std::mem::take(&mut config.policies), sockets);

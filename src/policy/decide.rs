@@ -208,6 +208,13 @@ impl Permit {
         })
     }
 
+    /// Why it does not hold any more, by the first rule that it came from: what another rule lacks is not what ended it.
+    /// `None`: a rule still holds, or what changed is no part of one.
+    pub(super) fn lost(&self, who: &Identity, to: &Socket, context: &Context) -> Option<Denied> {
+        let stages: Option<Vec<_>> = self.allowed.iter().map(|rule| rule.missing(who, to, context)).collect();
+        self.allowed.first().zip(stages?.first().copied()).map(|(rule, stage)| rule.denial(stage, who, to, context))
+    }
+
     /// How much longer what is under way may take when the session's time is over: the most that a rule grants which
     /// allows the action.
     pub fn finish_grace(&self, login: Option<&str>, action: &Action) -> Option<Duration> {
@@ -290,6 +297,12 @@ impl Denied {
     /// What stood in the way.
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// Whether it is the nearest rule's, and not a lock's, a denying rule's or the sign-in's.
+    pub(super) fn is_of_a_rule_that_lacks_something(&self) -> bool {
+        use Cause::{Idle, Length, Place, SignInAge, SignInKind, Time};
+        matches!(self.cause, Idle | Length | Place | SignInAge | SignInKind | Time)
     }
 
     /// The words without the socket's name.

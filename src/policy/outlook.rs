@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::decide::{Context, Denied, decide};
+use super::decide::{Context, Denied, Permit, decide};
 use super::{Action, Locks, Policies};
 use crate::identity::Identity;
 use crate::socket::Socket;
@@ -65,10 +65,12 @@ impl Question<'_> {
     /// When and why this session will no longer be allowed to do this, if nothing happens and that is within `horizon`.
     pub fn end_of(&self, action: &Action, context: &Context, horizon: Duration) -> Option<Foreseen> {
         let mut after = Duration::ZERO;
+        let mut last = None;
         for _ in 0..MOST_CHANGES {
             let then = context.later(after);
-            if let Err(denied) = self.ask(action, &then) {
-                return Some(Foreseen { after, denied });
+            match self.permit(action, &then) {
+                Ok(permit) => last = Some(permit),
+                Err(denied) => return Some(Foreseen { after, denied: self.why(last.as_ref(), denied, &then) }),
             }
             after = after.checked_add(self.holds_for(&then)?)?;
             if after > horizon {
@@ -80,7 +82,19 @@ impl Question<'_> {
 
     /// May it be done now?
     pub fn ask(&self, action: &Action, context: &Context) -> Result<(), Denied> {
+        self.permit(action, context).map(drop)
+    }
+
+    /// Why not any more, where time alone has passed since the `last` permit.
+    pub fn why(&self, last: Option<&Permit>, denied: Denied, now: &Context) -> Denied {
+        match denied.is_of_a_rule_that_lacks_something() {
+            true => last.and_then(|permit| permit.lost(self.who, self.to, now)).unwrap_or(denied),
+            false => denied,
+        }
+    }
+
+    fn permit(&self, action: &Action, context: &Context) -> Result<Permit, Denied> {
         let permit = decide(self.policies, self.locks, self.who, self.to, context)?;
-        permit.check(self.login, action).map(drop)
+        permit.check(self.login, action).map(|_| permit)
     }
 }

@@ -297,7 +297,16 @@ impl Live {
                 self.settle(standing, in_force);
             }
             Err(denied) if standing.finishing.is_some() => self.still_finishing(standing, in_force, trigger, &denied),
-            Err(denied) => self.no_longer(standing, denied, trigger),
+            Err(denied) => {
+                let denied = match (trigger, in_force.sockets.get(&self.socket)) {
+                    (Trigger::Time, Some(to)) => {
+                        let question = self.question(standing, in_force, to);
+                        question.why(standing.permit.as_ref(), denied, &self.context(standing))
+                    }
+                    _ => denied,
+                };
+                self.no_longer(standing, denied, trigger);
+            }
         }
     }
 

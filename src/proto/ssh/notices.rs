@@ -10,6 +10,12 @@ use tokio::time::Instant;
 use super::channel::harmless;
 use crate::session::{Session, Warning};
 
+/// XTWINOPS 23: the title that was put by.
+const TITLE_BACK: &str = "\x1b[23;2t";
+
+/// The main screen; cursor and keypad keys as they were; no bracketed paste, no mouse; a cursor; no colours.
+const MODES_BACK: &str = "\x1b[?1049l\x1b[?1l\x1b>\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[0m";
+
 /// Notices for one terminal.
 pub(super) struct Notices {
     warnings: watch::Receiver<Option<Warning>>,
@@ -17,6 +23,8 @@ pub(super) struct Notices {
     screen: Screen,
     /// A warning that waits for a moment in which it does no harm.
     waiting: Option<Warning>,
+    /// A warning that only the title told, because a program had the screen.
+    owed: Option<Warning>,
     /// Whether our words stand in the window's title.
     titled: bool,
     /// Whether a warning was shown as a line.
@@ -29,7 +37,7 @@ impl Notices {
         // What was said before the shell began counts for it too.
         warnings.mark_changed();
         let (renew_url, screen) = (session.renew_url(), Screen::default());
-        Self { warnings, renew_url, screen, waiting: None, titled: false, shown: false }
+        Self { warnings, renew_url, screen, waiting: None, owed: None, titled: false, shown: false }
     }
 
     /// The upstream said this.
@@ -55,10 +63,29 @@ impl Notices {
         if !self.screen.is_at_rest() {
             return None;
         }
-        match self.waiting.take()? {
-            Warning::GoesOn => self.goes_on(),
-            Warning::Ends { at, reason, renewable } => Some(self.ends(at, &reason, renewable)),
+        match self.waiting.take() {
+            Some(Warning::GoesOn) => self.goes_on(),
+            Some(Warning::Ends { at, reason, renewable }) => Some(self.ends(at, &reason, renewable)),
+            // The editor that was in the way has gone.
+            None if !self.screen.alternate => match self.owed.take()? {
+                Warning::Ends { at, reason, renewable } => Some(self.ends(at, &reason, renewable)),
+                Warning::GoesOn => None,
+            },
+            None => None,
         }
+    }
+
+    /// Brings the window's title back, where it is ours.
+    pub(super) fn give_title_back(&mut self) -> Option<String> {
+        std::mem::take(&mut self.titled).then(|| TITLE_BACK.to_owned())
+    }
+
+    /// What a terminal needs that is cut off from its program: its title, and the modes that only the program would have
+    /// ended: the alternate screen, key and mouse modes, colours, a hidden cursor.
+    pub(super) fn give_back(&mut self) -> Option<String> {
+        let title = self.give_title_back().unwrap_or_default();
+        let modes = if self.screen.alternate { MODES_BACK } else { "" };
+        Some(title + modes).filter(|text| !text.is_empty())
     }
 
     fn ends(&mut self, at: Instant, reason: &str, renewable: bool) -> String {
@@ -68,8 +95,10 @@ impl Notices {
         self.titled = true;
         let title = format!("{put_by}\x1b]2;gatescribe: this session ends in {left}\x07");
         if self.screen.alternate {
+            self.owed = Some(Warning::Ends { at, reason: reason.to_owned(), renewable });
             return title;
         }
+        self.owed = None;
         self.shown = true;
         let how = match renewable {
             true => format!("\r\ngatescribe: to go on, sign in again: {}", self.renew_url),
@@ -79,7 +108,8 @@ impl Notices {
     }
 
     fn goes_on(&mut self) -> Option<String> {
-        let title = if std::mem::take(&mut self.titled) { "\x1b[23;2t" } else { "" };
+        self.owed = None;
+        let title = self.give_title_back().unwrap_or_default();
         let line = match std::mem::take(&mut self.shown) && !self.screen.alternate {
             true => "\r\ngatescribe: this session goes on\r\n",
             false => "",
@@ -273,5 +303,44 @@ mod tests {
             let at = Instant::now() + Duration::from_secs(seconds) + Duration::from_millis(100);
             assert_eq!(minutes(at), expected);
         }
+    }
+
+    fn notices() -> (watch::Sender<Option<Warning>>, Notices) {
+        let (warn, warnings) = watch::channel(None);
+        let (renew_url, screen) = ("https://localhost/renew/1".into(), Screen::default());
+        (warn, Notices { warnings, renew_url, screen, waiting: None, owed: None, titled: false, shown: false })
+    }
+
+    fn ends() -> Option<Warning> {
+        let at = Instant::now() + std::time::Duration::from_secs(300);
+        Some(Warning::Ends { at, reason: "r allows 8h at a time\u{1b}[2J".into(), renewable: true })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_editor_hid_is_told_once_it_has_gone() {
+        let (warn, mut notices) = notices();
+        notices.pass(b"\x1b[?1049h vim");
+        warn.send_replace(ends());
+        assert_eq!(notices.next().await, "\x1b[22;2t\x1b]2;gatescribe: this session ends in 5 minutes\x07");
+        assert_eq!(notices.text_now(), None);
+        notices.pass(b"\x1b[?1049l$ ");
+        let text = notices.text_now().unwrap();
+        assert!(text.contains("\r\ngatescribe: this session ends in 5 minutes: r allows 8h at a time?[2J\r\n"), "{text:?}");
+        assert!(text.contains("sign in again: https://localhost/renew/1"), "{text:?}");
+        assert_eq!((notices.text_now(), notices.give_title_back().as_deref()), (None, Some(TITLE_BACK)));
+        warn.send_replace(Some(Warning::GoesOn));
+        assert_eq!(notices.next().await, "\r\ngatescribe: this session goes on\r\n");
+        assert_eq!(notices.give_back(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn words_wait_until_a_sequence_is_whole_and_modes_are_given_back() {
+        let (warn, mut notices) = notices();
+        notices.pass(b"\x1b[?1049h\x1b[3");
+        warn.send_replace(ends());
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(60), notices.next()).await.is_err());
+        notices.pass(b"1m");
+        assert!(notices.next().await.starts_with("\x1b[22;2t"));
+        assert_eq!(notices.give_back().unwrap(), format!("{TITLE_BACK}{MODES_BACK}"));
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use serde_json::json;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::channel::{Client, Did, FromClient, ToClient, farewell, refuse_recorded, told};
 use super::connection::Connection;
@@ -17,6 +18,7 @@ use crate::policy::Denied;
 use crate::record::observation::{Direction, What};
 use crate::record::{Ending, RecordingLost};
 use crate::session::{End, Recording, Session, Underway};
+use crate::store::{Event, EventStatus};
 use crate::upstream::{Input, Output, Said};
 
 /// How long a client's EOF waits for the program's end to be told.
@@ -73,6 +75,12 @@ impl Relay<'_> {
             over = outward(ours, &mut output, &client.to, &mut program, &client_eof, &mut notices) => over,
             over = inward(ours, &mut client.from, &mut input, &client_eof) => over,
         };
+        if matches!(over, Over::Ordered | Over::NoLonger(_) | Over::Lost(_))
+            && let Some(text) = notices.as_mut().and_then(Notices::give_back)
+        {
+            // A courtesy, like the words that follow.
+            let _ = timeout(super::GOODBYE, tell(ours, &client.to, text)).await;
+        }
         self.finish(over, client.to, input, output, program).await;
     }
 
@@ -103,7 +111,11 @@ impl Relay<'_> {
             Over::ClientGone => input.close().await,
             Over::Ordered if !session.ended().is_some_and(|end| end.is_told()) => input.close().await,
             Over::Ordered | Over::Lost(_) => self.dismiss(&farewell(session), &client, output, &program).await,
-            Over::NoLonger(denied) => self.dismiss(&denied.to_string(), &client, output, &program).await,
+            Over::NoLonger(denied) => {
+                let about = json!({ "recording_id": recording.id(), "reason": denied.to_string(), "rule": denied.rule() });
+                session.note(Event::now("cut", EventStatus::Denied, about)).await;
+                self.dismiss(&denied.to_string(), &client, output, &program).await;
+            }
         }
         self.recording.finish(ending, program.status);
     }
@@ -230,6 +242,12 @@ async fn outward(
             },
         };
         let Some(said) = said else { break };
+        if !matches!(said, Said::Data(..))
+            && let Some(text) = notices.as_mut().and_then(Notices::give_title_back)
+            && let Err(over) = tell(ours, client, text).await
+        {
+            return over;
+        }
         if let Err(over) = forward_outward(ours, client, &said, program).await {
             return over;
         }
