@@ -14,7 +14,8 @@ use crate::session::{Session, Warning};
 const TITLE_BACK: &str = "\x1b[23;2t";
 
 /// The main screen; cursor and keypad keys as they were; no bracketed paste, no mouse; a cursor; no colours.
-const MODES_BACK: &str = "\x1b[?1049l\x1b[?1l\x1b>\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[0m";
+const MODES_BACK: &str =
+    "\x1b[?1049l\x1b[?1l\x1b>\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?25h\x1b[0m";
 
 /// Notices for one terminal.
 pub(super) struct Notices {
@@ -325,7 +326,10 @@ mod tests {
         assert_eq!(notices.text_now(), None);
         notices.pass(b"\x1b[?1049l$ ");
         let text = notices.text_now().unwrap();
-        assert!(text.contains("\r\ngatescribe: this session ends in 5 minutes: r allows 8h at a time?[2J\r\n"), "{text:?}");
+        assert!(
+            text.contains("\r\ngatescribe: this session ends in 5 minutes: r allows 8h at a time?[2J\r\n"),
+            "{text:?}"
+        );
         assert!(text.contains("sign in again: https://localhost/renew/1"), "{text:?}");
         assert_eq!((notices.text_now(), notices.give_title_back().as_deref()), (None, Some(TITLE_BACK)));
         warn.send_replace(Some(Warning::GoesOn));

@@ -112,7 +112,8 @@ impl Relay<'_> {
             Over::Ordered if !session.ended().is_some_and(|end| end.is_told()) => input.close().await,
             Over::Ordered | Over::Lost(_) => self.dismiss(&farewell(session), &client, output, &program).await,
             Over::NoLonger(denied) => {
-                let about = json!({ "recording_id": recording.id(), "reason": denied.to_string(), "rule": denied.rule() });
+                let about =
+                    json!({ "recording_id": recording.id(), "reason": denied.to_string(), "rule": denied.rule() });
                 session.note(Event::now("cut", EventStatus::Denied, about)).await;
                 self.dismiss(&denied.to_string(), &client, output, &program).await;
             }
