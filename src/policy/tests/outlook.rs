@@ -51,7 +51,9 @@ proptest! {
         prop_assert_eq!(got.as_ref().map(|end| end.after), expected);
         if let Some(end) = got {
             let denied = question.ask(&visit.action, &visit.context.later(end.after)).unwrap_err();
-            prop_assert_eq!(end.denied, denied);
+            // Where it is a rule that lacks something, the one that held until then is named.
+            let by_a_rule = denied.is_of_a_rule_that_lacks_something() && end.denied.rule().is_some();
+            prop_assert!(end.denied == denied || by_a_rule, "{:?} {:?}", end.denied, denied);
         }
     }
 }
@@ -88,9 +90,8 @@ fn the_first_end_is_told_with_its_reason() {
         (vec![idle()], day, Some((MINUTE * 5, "i ends what is idle for 5m"))),
         (vec![fresh()], day, Some((HOUR, "f needs a sign-in not older than 4h, yours is 4h old; sign in again"))),
         (vec![allow("r"), deny.clone()], day, Some((HOUR, "lunch denies bob@example.com"))),
-        // What one rule no longer allows another still does. Then the nearest is named: whoever connects again has
-        // another hour.
-        (vec![max("m"), window("w", "09:00-18:00")], day, Some((HOUR * 6, "m allows 1h at a time"))),
+        // What one rule no longer allows another still does. The one that held to the end is named, not the nearest.
+        (vec![max("m"), window("w", "09:00-18:00")], day, Some((HOUR * 6, "w allows 09:00-18:00 UTC, now 18:00"))),
         // It is over already.
         (vec![window("w", "09:00-12:00")], day, Some((Duration::ZERO, "w allows 09:00-12:00 UTC, now 12:00"))),
     ] {
