@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use gatescribe::identity::Identity;
 use gatescribe::policy::{
-    Action, Context, Country, Effect, Limits, Locks, PlaceMatch, Policies, Question, Require, Rights, Rule,
-    SocketMatch, SshRights, When, Who, decide,
+    Action, Context, Country, Effect, Limits, Locks, Policies, Question, Rights, Rule, SocketMatch, SshRights, When,
+    Who, decide,
 };
 use gatescribe::policy::{Days, Hours};
-use gatescribe::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
+use gatescribe::socket::Socket;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -81,17 +81,9 @@ fn main() -> Result<(), Failed> {
 }
 
 fn rule(n: usize, sockets: SocketMatch, who: Who) -> Rule {
-    Rule {
-        name: format!("rule-{n}"),
-        effect: Effect::Allow,
-        sockets,
-        who,
-        place: PlaceMatch::default(),
-        when: When::default(),
-        require: Require::default(),
-        limits: Limits { max_session: Some(Duration::from_secs(8 * 3600)), ..Limits::default() },
-        rights: Rights { ssh: Some(SshRights::All), ..Rights::default() },
-    }
+    let limits = Limits { max_session: Some(Duration::from_secs(8 * 3600)), ..Limits::default() };
+    let rights = Rights { ssh: Some(SshRights::All), ..Rights::default() };
+    Rule { sockets, who, limits, rights, ..Rule::new(format!("rule-{n}"), Effect::Allow) }
 }
 
 fn window(hours: &str) -> Result<When, Failed> {
@@ -100,18 +92,7 @@ fn window(hours: &str) -> Result<When, Failed> {
 }
 
 fn socket(name: &str) -> Socket {
-    Socket {
-        name: name.into(),
-        protocol: Protocol::Ssh,
-        tags: Default::default(),
-        record: true,
-        on_failure: OnFailure::EndSession,
-        notice: None,
-        listen: None,
-        links: true,
-        certificates: true,
-        upstream: UpstreamSpec::Shell { username: "deploy".into() },
-    }
+    Socket::into_shell(name, "deploy")
 }
 
 fn timed(ask: impl Fn() -> bool) -> Vec<Duration> {

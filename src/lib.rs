@@ -36,14 +36,14 @@
 //!   identity/      who: the type; oidc (the provider's client), link (sign-in by link and digits), grants (codes for the
 //!                  command line), sign_ins (what `gatescribe login` begins, issues and revokes), ssh_ca and x509_ca (the
 //!                  authorities), tokens (of the API; scopes, roles), approval (who agreed in a browser,
-//!                  and was not revoked since), newcomers (who is told of every sign-in), random, dev_issuer (a
-//!                  provider for demo and tests)
+//!                  and was not revoked since), newcomers (who is told of every sign-in), people (as they signed in
+//!                  last), supposed (somebody to ask about only), random, dev_issuer (a provider for demo and tests)
 //!   policy/        may they: policies (finds the rules about a visit), rules and their parts (when, rights, exec), lock,
 //!                  decide() -> Permit, Permit::check() -> Grant, outlook (asks ahead), explain (why, rule by rule)
-//!   session/       registry (open, kill, drain, close), in_force (rules, locks and sockets, replaced as one), live (a session
-//!                  and what it does; asks the policy), minder (asks again when something changes), warning (of an end), revocations,
-//!                  denied (rows of denials), recording (a channel's tap and row), end (why it ended), kill and cut
-//!                  (streams that die with their line), flow (how much a channel may hold)
+//!   session/       registry (open, kill, drain, close), in_force (rules, locks and sockets, replaced as one), live (a
+//!                  session and what it does; asks the policy), minder (asks again when something changes), warning (of
+//!                  an end), revocations, denied (rows of denials), recording (a channel's tap and row), end (why it
+//!                  ended), kill and cut (streams that die with their line), flow (how much a channel may hold)
 //!   keeping.rs     housekeeping: what has been kept for long enough goes, files first
 //!   store/         the book: rows as the API tells them; sqlite/ with one writing thread
 //!   record/        observation, codec and container (the format), crypt and keys (always encrypted), spool and writer (safe
@@ -54,7 +54,7 @@
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
 //!                  said in a terminal in between)
 //!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,
-//!                  credentials, health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for
+//!                  credentials, policy/ (the rules, and what they answer), health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for
 //!                  the command line), pages/ (sign-in, tokens); live (what they act on); HTTPS
 //! config/          gatescribe.toml: every key, commented; a test parses it
 //! certs/           how clients trust the gateway

@@ -37,6 +37,22 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Into the built-in shell, as this user; everything else as where nothing is configured.
+    pub fn into_shell(name: impl Into<String>, username: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            protocol: Protocol::Ssh,
+            tags: BTreeMap::new(),
+            record: true,
+            on_failure: OnFailure::EndSession,
+            notice: None,
+            listen: None,
+            links: true,
+            certificates: true,
+            upstream: UpstreamSpec::Shell { username: username.into() },
+        }
+    }
+
     /// The socket's stable id: UUIDv5 of its name.
     pub fn id(&self) -> Uuid {
         socket_id(&self.name)

@@ -21,11 +21,8 @@ use crate::gateway::{Approver, Gateway, GatewayError, Inherited, Listeners, Seat
 use crate::geo::Geo;
 use crate::identity::dev_issuer::PEOPLE;
 use crate::identity::tokens::Scope;
-use crate::policy::{
-    Effect, ExecPattern, ExecRight, Limits, PlaceMatch, Policies, Require, Rights, Rule, SocketMatch, SomeSsh,
-    SshRights, When, Who,
-};
-use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
+use crate::policy::{Effect, ExecPattern, ExecRight, Policies, Rights, Rule, SocketMatch, SomeSsh, SshRights, Who};
+use crate::socket::Socket;
 use crate::telemetry::{self, Telemetry};
 
 /// How long a sign-in and the demo's API token count.
@@ -194,32 +191,17 @@ fn geo(data: &Path) -> Geo {
 
 fn shell() -> Socket {
     let username = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "me".into());
-    Socket {
-        name: "shell".into(),
-        protocol: Protocol::Ssh,
-        tags: [("env".to_owned(), "demo".to_owned())].into(),
-        record: true,
-        on_failure: OnFailure::EndSession,
-        notice: None,
-        listen: None,
-        links: true,
-        certificates: true,
-        upstream: UpstreamSpec::Shell { username },
-    }
+    let tags = [("env".to_owned(), "demo".to_owned())].into();
+    Socket { tags, ..Socket::into_shell("shell", username) }
 }
 
 /// Engineers and security get a shell; contractors may look at the clock.
 fn policies() -> Policies {
     let rule = |name: &str, groups: &[&str], ssh| Rule {
-        name: name.into(),
-        effect: Effect::Allow,
         sockets: SocketMatch { names: vec!["shell".into()], ..SocketMatch::default() },
         who: Who { groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..Who::default() },
-        place: PlaceMatch::default(),
-        when: When::default(),
-        require: Require::default(),
-        limits: Limits::default(),
         rights: Rights { ssh: Some(ssh), ..Rights::default() },
+        ..Rule::new(name, Effect::Allow)
     };
     let little = ["date", "uptime", "whoami"].into_iter().filter_map(|command| ExecPattern::parse(command).ok());
     let few = SomeSsh { exec: ExecRight::Patterns(little.collect()), ..SomeSsh::default() };

@@ -1,5 +1,5 @@
 //! Hears what other processes of this gateway have written into the book, and what this one wrote and did not get to
-//! carry out: the book's changes, looked for every second.
+//! carry out: the book is looked into twice a second, and at once by whoever has written something.
 
 use std::sync::Arc;
 use std::time::Duration;

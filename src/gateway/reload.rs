@@ -136,7 +136,7 @@ impl Reload {
             tracing::warn!("changed, but only taken over by a restart or an upgrade: {what}");
         }
         let subject = file.display().to_string();
-        if !difference.is_none()
+        if !(difference.is_none() || self.retired.is_cancelled())
             && let Ok(details) = serde_json::to_value(&difference)
             && let Err(error) = self.store.audit("gateway", "config.reloaded", &subject, details).await
         {

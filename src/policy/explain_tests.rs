@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::identity::Identity;
 use crate::policy::{Days, ExecPattern, ExecRight, Hours, Lock, LockTarget, SocketMatch, SomeSsh, Who};
-use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
+use crate::socket::Socket;
 
 /// A Thursday in winter.
 const NOON: &str = "2026-01-01T12:00:00Z";
@@ -26,32 +26,12 @@ fn alice() -> Identity {
 }
 
 fn web() -> Socket {
-    Socket {
-        name: "web-1".into(),
-        protocol: Protocol::Ssh,
-        tags: Default::default(),
-        record: true,
-        on_failure: OnFailure::EndSession,
-        notice: None,
-        listen: None,
-        links: true,
-        certificates: true,
-        upstream: UpstreamSpec::Shell { username: "me".into() },
-    }
+    Socket::into_shell("web-1", "me")
 }
 
 fn rule(name: &str, effect: Effect) -> Rule {
-    Rule {
-        name: name.into(),
-        effect,
-        sockets: SocketMatch::default(),
-        who: Who::default(),
-        place: PlaceMatch::default(),
-        when: When::default(),
-        require: Require::default(),
-        limits: Limits::default(),
-        rights: Rights { ssh: (effect == Effect::Allow).then_some(SshRights::All), ..Rights::default() },
-    }
+    let rights = Rights { ssh: (effect == Effect::Allow).then_some(SshRights::All), ..Rights::default() };
+    Rule { rights, ..Rule::new(name, effect) }
 }
 
 fn hours(text: &str) -> When {

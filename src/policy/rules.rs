@@ -32,6 +32,23 @@ pub struct Rule {
     pub rights: Rights,
 }
 
+impl Rule {
+    /// About everybody and every socket, at all times and places; one that allows allows nothing yet.
+    pub fn new(name: impl Into<String>, effect: Effect) -> Self {
+        Self {
+            name: name.into(),
+            effect,
+            sockets: SocketMatch::default(),
+            who: Who::default(),
+            place: PlaceMatch::default(),
+            when: When::default(),
+            require: Require::default(),
+            limits: Limits::default(),
+            rights: Rights::default(),
+        }
+    }
+}
+
 /// Allow or deny.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {

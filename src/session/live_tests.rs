@@ -8,12 +8,10 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::policy::{
-    Days, Effect, ExecRight, Limits, Lock, LockTarget, Locks, PlaceMatch, Policies, Require, Rights, Rule, SocketMatch,
-    SomeSsh, SshRights, When, Who,
+    Days, Effect, ExecRight, Lock, LockTarget, Locks, Policies, Rights, Rule, SomeSsh, SshRights, When, Who,
 };
 use crate::session::minder::mind;
 use crate::session::{KillLine, Rules, Warning};
-use crate::socket::{OnFailure, Protocol, UpstreamSpec};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -27,32 +25,13 @@ fn person(changed: Value) -> Identity {
 }
 
 fn socket(name: &str) -> Arc<Socket> {
-    Arc::new(Socket {
-        name: name.into(),
-        protocol: Protocol::Ssh,
-        tags: Default::default(),
-        record: true,
-        on_failure: OnFailure::EndSession,
-        notice: None,
-        listen: None,
-        links: true,
-        certificates: true,
-        upstream: UpstreamSpec::Shell { username: "me".into() },
-    })
+    Arc::new(Socket::into_shell(name, "me"))
 }
 
 fn rule(name: &str) -> Rule {
-    Rule {
-        name: name.into(),
-        effect: Effect::Allow,
-        sockets: SocketMatch::default(),
-        who: Who { groups: vec!["staff".into()], ..Who::default() },
-        place: PlaceMatch::default(),
-        when: When::default(),
-        require: Require::default(),
-        limits: Limits::default(),
-        rights: Rights { ssh: Some(SshRights::All), ..Rights::default() },
-    }
+    let who = Who { groups: vec!["staff".into()], ..Who::default() };
+    let rights = Rights { ssh: Some(SshRights::All), ..Rights::default() };
+    Rule { who, rights, ..Rule::new(name, Effect::Allow) }
 }
 
 fn rules(list: Vec<Rule>) -> Rules {
@@ -310,6 +289,18 @@ async fn an_end_is_told_of_three_times_and_a_new_sign_in_takes_it_back() {
     assert_eq!(left(), Some(f64::INFINITY));
     after(MINUTE * 30).await;
     assert_eq!((live.reason(), left()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_days_away_is_told_of_too() {
+    let rules = rules(vec![rule("r")]);
+    let live = session(&rules, person(json!({ "expires": Timestamp::now() + MINUTE * 60 * 72 })));
+    for _ in 0..72 * 4 - 2 {
+        after(MINUTE * 15).await;
+    }
+    assert_eq!(*live.warning.borrow(), None);
+    after(MINUTE * 15 + Duration::from_secs(10)).await;
+    assert!(matches!(*live.warning.borrow(), Some(Warning::Ends { renewable: true, .. })));
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,7 +46,9 @@ impl Foresight {
     /// What the end looks like now; what is to be said, if it is time to say something.
     pub(super) fn look(&mut self, end: Option<Foreseen>, context: &Context) -> Option<Warning> {
         let now = Instant::now();
-        self.look_at = end.as_ref().and_then(|end| untold(end, context)).map(|wait| now + wait);
+        // Where none is in sight, one may be before the first warning of it is due.
+        let wait = end.as_ref().map_or(Some(HORIZON - BEFORE[0]), |end| untold(end, context));
+        self.look_at = wait.map(|wait| now + wait);
         let Some(Foreseen { after, denied }) = end.filter(|_| self.look_at.is_none()) else {
             return self.moved_away(None);
         };

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::identity::Identity;
-use crate::socket::{HostKeyCheck, HostPort, OnFailure, Protocol, Socket, SshCredential, SshUpstream, UpstreamSpec};
+use crate::socket::{HostKeyCheck, HostPort, Protocol, Socket, SshCredential, SshUpstream, UpstreamSpec};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -45,18 +45,7 @@ fn socket(name: &str, username: Option<&str>) -> Socket {
         credential: SshCredential::Password("x".into()),
         host_key: HostKeyCheck::Unverified,
     });
-    Socket {
-        name: name.into(),
-        protocol: Protocol::Ssh,
-        tags: Default::default(),
-        record: true,
-        on_failure: OnFailure::EndSession,
-        notice: None,
-        listen: None,
-        links: true,
-        certificates: true,
-        upstream,
-    }
+    Socket { upstream, ..Socket::into_shell(name, "") }
 }
 
 fn strings(items: &[&str]) -> Vec<String> {
@@ -65,17 +54,8 @@ fn strings(items: &[&str]) -> Vec<String> {
 
 /// About everybody and every socket, at all times and places; an allowing one allows everything over SSH.
 fn rule(name: &str, effect: Effect) -> Rule {
-    Rule {
-        name: name.into(),
-        effect,
-        sockets: SocketMatch::default(),
-        who: Who::default(),
-        place: PlaceMatch::default(),
-        when: When::default(),
-        require: Require::default(),
-        limits: Limits::default(),
-        rights: Rights { ssh: (effect == Effect::Allow).then_some(SshRights::All), ..Rights::default() },
-    }
+    let rights = Rights { ssh: (effect == Effect::Allow).then_some(SshRights::All), ..Rights::default() };
+    Rule { rights, ..Rule::new(name, effect) }
 }
 
 fn allow(name: &str) -> Rule {

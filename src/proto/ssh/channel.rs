@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::notices::Notices;
 use super::relay::Relay;
 use crate::error::UserFacing;
-use crate::policy::{Action, Grant};
+use crate::policy::{Action, Denied, Grant};
 use crate::record::export::escape::is_unsafe;
 use crate::record::observation::What;
 use crate::record::{Ending, RecordingLost};
@@ -174,6 +174,7 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         }
         denied = underway.until_refused() => {
             refuse_recorded(session, &client.to, &recording, &denied.to_string()).await;
+            note_cut(session, &recording, &denied).await;
             return recording.finish(Ending::Complete, None);
         }
         reached = connection.upstream() => reached,
@@ -253,6 +254,12 @@ pub(super) async fn refuse_recorded(session: &Session, to: &ToClient, recording:
             to.refuse(&farewell(session)).await;
         }
     }
+}
+
+/// Writes into the session that a channel was ended because what it does is no longer allowed.
+pub(super) async fn note_cut(session: &Session, recording: &Recording, denied: &Denied) {
+    let about = json!({ "recording_id": recording.id(), "reason": denied.to_string(), "rule": denied.rule() });
+    session.note(Event::now("cut", EventStatus::Denied, about)).await;
 }
 
 /// The words for a session that is ended from outside.

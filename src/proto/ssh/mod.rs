@@ -1,8 +1,8 @@
 //! The SSH front: one client connection, from its first bytes to the closed row.
 //!
 //! `config` holds the algorithms and the host key, `sign_in` turns an authentication into a session, `handler` is what
-//! russh calls, `channel` runs one channel, `relay` carries its bytes and `notices` speaks in between. This file drives a connection: the deadlines
-//! before sign-in, the goodbye when the session is ordered to end, the cut, the closed row.
+//! russh calls, `channel` runs one channel, `relay` carries its bytes and `notices` speaks in between. This file drives a
+//! connection: the deadlines before sign-in, the goodbye when the session is ordered to end, the cut, the closed row.
 //!
 //! A newcomer's trap: russh runs one loop per connection, and a handler that waits stops every channel on it. So
 //! handlers only note things down; whatever takes time runs in a channel's own task, and how long the loop waits for a

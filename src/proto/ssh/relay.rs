@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::channel::{Client, Did, FromClient, ToClient, farewell, refuse_recorded, told};
+use super::channel::{Client, Did, FromClient, ToClient, farewell, note_cut, refuse_recorded, told};
 use super::connection::Connection;
 use super::notices::Notices;
 use crate::error::UserFacing;
@@ -18,7 +17,6 @@ use crate::policy::Denied;
 use crate::record::observation::{Direction, What};
 use crate::record::{Ending, RecordingLost};
 use crate::session::{End, Recording, Session, Underway};
-use crate::store::{Event, EventStatus};
 use crate::upstream::{Input, Output, Said};
 
 /// How long a client's EOF waits for the program's end to be told.
@@ -75,16 +73,12 @@ impl Relay<'_> {
             over = outward(ours, &mut output, &client.to, &mut program, &client_eof, &mut notices) => over,
             over = inward(ours, &mut client.from, &mut input, &client_eof) => over,
         };
-        if matches!(over, Over::Ordered | Over::NoLonger(_) | Over::Lost(_))
-            && let Some(text) = notices.as_mut().and_then(Notices::give_back)
-        {
-            // A courtesy, like the words that follow.
-            let _ = timeout(super::GOODBYE, tell(ours, &client.to, text)).await;
-        }
+        self.notices = notices;
         self.finish(over, client.to, input, output, program).await;
     }
 
-    async fn finish(self, over: Over, client: ToClient, mut input: Input, output: Output, program: Program) {
+    async fn finish(mut self, over: Over, client: ToClient, mut input: Input, output: Output, program: Program) {
+        let back = self.notices.as_mut().and_then(Notices::give_back);
         let Self { session, recording, .. } = &self;
         let ending = match &over {
             Over::Lost(lost) => {
@@ -110,20 +104,23 @@ impl Relay<'_> {
             }
             Over::ClientGone => input.close().await,
             Over::Ordered if !session.ended().is_some_and(|end| end.is_told()) => input.close().await,
-            Over::Ordered | Over::Lost(_) => self.dismiss(&farewell(session), &client, output, &program).await,
+            Over::Ordered | Over::Lost(_) => self.dismiss(&farewell(session), back, &client, output, &program).await,
             Over::NoLonger(denied) => {
-                let about =
-                    json!({ "recording_id": recording.id(), "reason": denied.to_string(), "rule": denied.rule() });
-                session.note(Event::now("cut", EventStatus::Denied, about)).await;
-                self.dismiss(&denied.to_string(), &client, output, &program).await;
+                // What was started is ended first: the book may be slow.
+                self.dismiss(&denied.to_string(), back, &client, output, &program).await;
+                note_cut(session, recording, &denied).await;
             }
         }
         self.recording.finish(ending, program.status);
     }
 
-    /// Tells the user why, and ends meanwhile what was started.
-    async fn dismiss(&self, words: &str, client: &ToClient, output: Output, program: &Program) {
+    /// Gives the terminal back as it was, tells the user why, and ends meanwhile what was started.
+    async fn dismiss(&self, words: &str, back: Option<String>, client: &ToClient, output: Output, program: &Program) {
+        let ours = Ours { session: self.session, recording: &self.recording };
         let goodbye = async {
+            if let Some(back) = back {
+                let _ = timeout(super::GOODBYE, tell(ours, client, back)).await;
+            }
             let _ = self.recording.record(What::Told { text: told(words) }).await;
             client.dismiss(words).await;
         };
