@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use gatescribe::store::{Outcome, SessionRow};
+use gatescribe::store::{EventStatus, Outcome, SessionRow};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use rustix::process::Signal;
@@ -246,6 +246,9 @@ async fn a_right_is_taken_away_that_only_the_shell_needs() {
     assert_eq!(api.rows("socket_name=web&live=true").await.len(), 2);
     let ended = api.rows("socket_name=web&live=false").await;
     assert_eq!(ended[0].outcome, Some(Outcome::Closed), "{ended:?}");
+    let events = api.details(&ended[0]).await.events;
+    let cut = events.iter().find(|event| event.kind == "cut").unwrap_or_else(|| panic!("{events:?}"));
+    assert_eq!((cut.status, cut.metadata["rule"].as_str()), (EventStatus::Denied, Some("team")));
 }
 
 #[tokio::test]
