@@ -50,6 +50,7 @@
 //!                  before forwarded), drain (spool to container; fresh: what it need not read back), file, reader,
 //!                  follow (at a live recording's end), verify, recover (after a crash), remove, export/ (cast and
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
+//!   wire/          what bytes mean: a reading follows a channel and tells what it carries
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
 //!                  said in a terminal in between)
@@ -75,7 +76,7 @@
 //! 4  upstream
 //! 3  session, keeping
 //! 2  store, record, identity/*, config, geo, telemetry, files
-//! 1  policy, record/{codec,container,export,observation}        pure; record/crypt draws random numbers
+//! 1  policy, wire, record/{codec,container,export,observation}  pure; record/crypt draws random numbers
 //! 0  identity (the type), socket, error, address, pace
 //! ```
 //!
@@ -195,3 +196,4 @@ pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
+pub mod wire;

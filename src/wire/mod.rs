@@ -1,0 +1,69 @@
+//! Wire formats: what the bytes of a channel mean. Bytes in, values out; no I/O, no clock, no policy of its own.
+//!
+//! A [`Reading`] follows one channel in both directions. It never re-encodes: what it passes on are slices of what came
+//! in. It holds back only what it must understand first, and every length has a cap.
+
+use bytes::Bytes;
+
+/// Follows what one channel carries.
+pub trait Reading: Send {
+    /// Reads what the client sent; appends what is to be done with it, in order. `may_write` tells whether changes are
+    /// allowed now.
+    fn input(&mut self, data: Bytes, may_write: bool, steps: &mut Vec<Step>) -> Result<(), Stop>;
+
+    /// Reads what the upstream said; appends what is to be done with it, in order.
+    fn output(&mut self, data: Bytes, steps: &mut Vec<Step>) -> Result<(), Stop>;
+
+    /// Whether an [`Step::Answer`] may be put into what goes to the client now: between two messages, not within one.
+    fn is_between(&self) -> bool;
+
+    /// The channel has ended: what was not finished is told, and a summary.
+    fn finish(&mut self, steps: &mut Vec<Step>);
+}
+
+/// What is to be done with bytes, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write it down, then forward it.
+    Pass(Bytes),
+    /// Contents that are not kept: write down how much, then forward it.
+    PassUnkept(Bytes),
+    /// Write it down, and forward nothing: it was refused.
+    Refuse(Bytes),
+    /// Contents that are not kept, of something that was refused: write down how much, and forward nothing.
+    RefuseUnkept(u64),
+    /// Say this to the client, as soon as [`Reading::is_between`].
+    Answer(Bytes),
+    /// Write down what happened.
+    Tell(Fact),
+}
+
+/// Something that is worth a line in the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// The event's `type`.
+    pub kind: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The event's `metadata`: an object.
+    pub about: serde_json::Value,
+}
+
+/// How something ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Done,
+    /// The gateway refused it.
+    Denied,
+    /// The upstream refused it, or failed.
+    Failed,
+}
+
+/// The channel cannot go on: what came is not what was agreed on, or is not allowed here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{words}")]
+pub struct Stop {
+    /// For the client and the log; nothing of what was sent stands in it.
+    pub words: &'static str,
+}
