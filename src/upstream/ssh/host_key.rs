@@ -7,14 +7,18 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use russh::client::{Handler, Session};
+use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
 use russh::keys::known_hosts::known_host_keys_path;
 use russh::keys::ssh_key::{Algorithm, HashAlg, PublicKey};
 use russh::keys::{PublicKeyOrCertificate, parse_public_key_base64};
-use russh::{ChannelId, Preferred, compression};
+use russh::{Channel, ChannelId, Preferred, compression};
+use tokio::sync::mpsc;
 
 use super::channel::Flows;
+use super::opened::Waiting;
+use crate::policy::Destination;
 use crate::socket::{HostKeyCheck, SshUpstream};
+use crate::upstream::{Opened, Opener};
 
 /// What the server may prove itself with.
 #[derive(Clone, Debug)]
@@ -41,6 +45,7 @@ pub(super) struct Verifier {
     expected: Expected,
     verdict: Verdict,
     flows: Flows,
+    wanted: mpsc::Sender<Opened>,
 }
 
 /// Reads what is expected. The error is in words for the user.
@@ -131,8 +136,19 @@ impl Verdict {
 }
 
 impl Verifier {
-    pub(super) fn new(expected: Expected, verdict: Verdict, flows: Flows) -> Self {
-        Self { expected, verdict, flows }
+    pub(super) fn new(
+        expected: Expected,
+        verdict: Verdict,
+        flows: Flows,
+        wanted: mpsc::Sender<Opened>,
+    ) -> Self {
+        Self { expected, verdict, flows, wanted }
+    }
+
+    /// Puts a channel before whoever decides about it. Never waits, because the loop would: what finds no room is
+    /// refused, by dropping the reply.
+    fn wants(&self, by: Opener, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+        let _ = self.wanted.try_send(Opened::waiting(by, Waiting::new(channel, reply, self.flows.clone())));
     }
 }
 
@@ -166,43 +182,62 @@ impl Handler for Verifier {
         self.flows.arrived(channel, data.len()).await
     }
 
-    // A server may open no channel here: what russh would accept by default is refused by dropping the reply.
+    // What was lent to the server is looked up by the front; what it may never open is refused by dropping the reply.
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: russh::Channel<russh::client::Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        _: russh::client::ChannelOpenHandle,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
+        from: &str,
+        from_port: u32,
+        reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
+        if let Ok(port) = u16::try_from(port) {
+            let at = Destination::Tcp { host: address.to_owned(), port };
+            self.wants(Opener::Forward { at, from: (from.to_owned(), from_port) }, channel, reply);
+        }
         Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _: russh::Channel<russh::client::Msg>,
-        _: &str,
-        _: russh::client::ChannelOpenHandle,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
+        let at = Destination::Path(path.to_owned());
+        self.wants(Opener::Forward { at, from: (String::new(), 0) }, channel, reply);
         Ok(())
     }
 
     async fn server_channel_open_agent_forward(
         &mut self,
-        _: russh::Channel<russh::client::Msg>,
-        _: russh::client::ChannelOpenHandle,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.wants(Opener::Agent, channel, reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        channel: Channel<Msg>,
+        from: &str,
+        from_port: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.wants(Opener::X11 { from: (from.to_owned(), from_port) }, channel, reply);
         Ok(())
     }
 
     async fn server_channel_open_session(
         &mut self,
-        _: russh::Channel<russh::client::Msg>,
-        _: russh::client::ChannelOpenHandle,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         Ok(())
@@ -210,12 +245,12 @@ impl Handler for Verifier {
 
     async fn server_channel_open_direct_tcpip(
         &mut self,
-        _: russh::Channel<russh::client::Msg>,
+        _: Channel<Msg>,
         _: &str,
         _: u32,
         _: &str,
         _: u32,
-        _: russh::client::ChannelOpenHandle,
+        _: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         Ok(())
@@ -223,20 +258,9 @@ impl Handler for Verifier {
 
     async fn server_channel_open_direct_streamlocal(
         &mut self,
-        _: russh::Channel<russh::client::Msg>,
+        _: Channel<Msg>,
         _: &str,
-        _: russh::client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn server_channel_open_x11(
-        &mut self,
-        _: russh::Channel<russh::client::Msg>,
-        _: &str,
-        _: u32,
-        _: russh::client::ChannelOpenHandle,
+        _: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
         Ok(())

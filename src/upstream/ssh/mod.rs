@@ -2,6 +2,7 @@
 
 mod channel;
 mod host_key;
+mod opened;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,14 +12,17 @@ use russh::client::{self, AuthResult, KeyboardInteractiveAuthResponse};
 use russh::keys::{PrivateKeyWithHashAlg, decode_secret_key};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 pub use channel::{Input, Output, signal_name_of};
+pub use opened::Waiting;
 
 use self::channel::Flows;
 use self::host_key::{Verdict, Verifier};
-use super::{Preparation, UpstreamError};
-use crate::policy::Action;
+use super::{Opened, Preparation, Program, UpstreamError};
+use crate::policy::Destination;
 use crate::session::{Cut, KillLine};
 use crate::socket::{HostPort, SshCredential, SshUpstream};
 
@@ -31,6 +35,12 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(30);
 /// For opening a channel.
 const OPEN_DEADLINE: Duration = Duration::from_secs(15);
 
+/// For listening, and no longer doing so.
+const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Channels that the server wants to open and nobody has looked at yet. More are refused.
+const OPENED: usize = 32;
+
 /// Messages a channel may queue. Bytes are bounded by [`crate::session::Flow`], long before this.
 const CHANNEL_MESSAGES: usize = 1 << 18;
 
@@ -38,6 +48,7 @@ const CHANNEL_MESSAGES: usize = 1 << 18;
 pub struct Connection {
     handle: client::Handle<Verifier>,
     flows: Flows,
+    opened: Mutex<mpsc::Receiver<Opened>>,
 }
 
 impl Connection {
@@ -61,20 +72,62 @@ impl Connection {
 
     pub(super) async fn start(
         &self,
-        action: &Action,
+        program: &Program,
         how: Preparation,
     ) -> Result<(super::Input, super::Output), UpstreamError> {
         let opened = timeout(OPEN_DEADLINE, self.handle.channel_open_session()).await;
-        let channel = match opened {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
-                return Err(UpstreamError::new("the server refused another channel"));
-            }
-            Ok(Err(_)) => return Err(UpstreamError::lost()),
-            Err(_) => return Err(UpstreamError::new("the server does not answer")),
-        };
-        let (input, output) = channel::start(channel, &self.flows, action, how).await?;
+        let channel = answered(opened, "the server refused another channel")?;
+        let (input, output) = channel::start(channel, &self.flows, program, how).await?;
         Ok((super::Input::Ssh(input), super::Output::Ssh(output)))
+    }
+
+    pub(super) async fn connect(&self, to: &Destination) -> Result<(super::Input, super::Output), UpstreamError> {
+        let opened = match to {
+            // The originator is ours to make up: the client's own address is nobody's business there.
+            Destination::Tcp { host, port } => {
+                let open = self.handle.channel_open_direct_tcpip(host.as_str(), u32::from(*port), "127.0.0.1", 0);
+                timeout(OPEN_DEADLINE, open).await
+            }
+            Destination::Path(path) => {
+                timeout(OPEN_DEADLINE, self.handle.channel_open_direct_streamlocal(path.as_str())).await
+            }
+        };
+        let channel = answered(opened, "the server cannot reach that, or does not forward")?;
+        let (input, output) = channel::halves(channel, &self.flows);
+        Ok((super::Input::Ssh(input), super::Output::Ssh(output)))
+    }
+
+    pub(super) async fn listen(&self, at: &Destination) -> Result<u16, UpstreamError> {
+        const REFUSED: &str = "the server does not listen there";
+        match at {
+            Destination::Tcp { host, port } => {
+                let asked = self.handle.tcpip_forward(host.as_str(), u32::from(*port));
+                let chosen = answered(timeout(LISTEN_DEADLINE, asked).await, REFUSED)?;
+                if *port != 0 {
+                    return Ok(*port);
+                }
+                u16::try_from(chosen).map_err(|_| UpstreamError::new("the server told no port"))
+            }
+            Destination::Path(path) => {
+                let asked = self.handle.streamlocal_forward(path.as_str());
+                answered(timeout(LISTEN_DEADLINE, asked).await, REFUSED).map(|()| 0)
+            }
+        }
+    }
+
+    pub(super) async fn stop_listening(&self, at: &Destination) {
+        let _ = match at {
+            Destination::Tcp { host, port } => {
+                timeout(LISTEN_DEADLINE, self.handle.cancel_tcpip_forward(host.as_str(), u32::from(*port))).await
+            }
+            Destination::Path(path) => {
+                timeout(LISTEN_DEADLINE, self.handle.cancel_streamlocal_forward(path.as_str())).await
+            }
+        };
+    }
+
+    pub(super) async fn opened(&self) -> Option<Opened> {
+        self.opened.lock().await.recv().await
     }
 
     pub(super) async fn goodbye(&self) {
@@ -83,6 +136,19 @@ impl Connection {
             self.handle.disconnect(russh::Disconnect::ByApplication, "session ended", ""),
         )
         .await;
+    }
+}
+
+/// What a request to the server came to; `refused` is what a refusal means.
+fn answered<T>(
+    answer: Result<Result<T, russh::Error>, Elapsed>,
+    refused: &'static str,
+) -> Result<T, UpstreamError> {
+    match answer {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(russh::Error::ChannelOpenFailure(_) | russh::Error::RequestDenied)) => Err(UpstreamError::new(refused)),
+        Ok(Err(_)) => Err(UpstreamError::lost()),
+        Err(_) => Err(UpstreamError::new("the server does not answer")),
     }
 }
 
@@ -119,9 +185,10 @@ async fn handshake(spec: &SshUpstream, stream: Cut) -> Result<Connection, String
     };
     let flows = Flows::default();
     let verdict = Verdict::default();
-    let verifier = Verifier::new(expected, verdict.clone(), flows.clone());
+    let (wanted, opened) = mpsc::channel(OPENED);
+    let verifier = Verifier::new(expected, verdict.clone(), flows.clone(), wanted);
     match client::connect_stream(Arc::new(config), stream, verifier).await {
-        Ok(handle) => Ok(Connection { handle, flows }),
+        Ok(handle) => Ok(Connection { handle, flows, opened: Mutex::new(opened) }),
         Err(error) => Err(verdict.refusal().unwrap_or_else(|| handshake_failed(&error))),
     }
 }
