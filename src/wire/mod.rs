@@ -5,6 +5,14 @@
 
 use bytes::Bytes;
 
+#[cfg(test)]
+mod real_tests;
+pub mod rsync;
+pub mod scp;
+mod told;
+pub mod transfer;
+pub mod words;
+
 /// Follows what one channel carries.
 pub trait Reading: Send {
     /// Reads what the client sent; appends what is to be done with it, in order. `may_write` tells whether changes are
