@@ -13,6 +13,8 @@ mod told;
 pub mod transfer;
 pub mod words;
 
+pub use told::Keep;
+
 /// Follows what one channel carries.
 pub trait Reading: Send {
     /// Reads what the client sent; appends what is to be done with it, in order. `may_write` tells whether changes are

@@ -141,6 +141,8 @@ fn escaped(c: Option<char>) -> Result<char, NotPlain> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn paths(command: &str) -> Result<Vec<Word>, NotPlain> {
@@ -195,6 +197,20 @@ mod tests {
         for unquoted in [Unquoted::Nothing, Unquoted::Stars] {
             for command in ["a?", "~", "a[b]", "\u{e9}"] {
                 assert!(split(command.as_bytes(), unquoted).is_err(), "{command:?}");
+            }
+        }
+    }
+
+    proptest! {
+        /// A real sh that expands nothing makes the same words of what is accepted.
+        #[test]
+        fn sh_splits_paths_alike(command in "[a-c \u{e9};|$*?\\[\\]#'\"\\\\={}-]{0,12}") {
+            if let Ok(words) = paths(&command) {
+                let script = format!("set -f; printf '%s\\0' x {command}");
+                let out = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+                let got = String::from_utf8(out.stdout).unwrap();
+                let got = got.split_terminator('\0').skip(1).map(str::to_owned).collect::<Vec<_>>();
+                prop_assert_eq!(got, words.into_iter().map(|word| word.text).collect::<Vec<_>>());
             }
         }
     }

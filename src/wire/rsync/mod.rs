@@ -3,6 +3,9 @@
 //! Nothing here decides: that was done by the direction, which the command says. So where something is not understood,
 //! it goes on unread, is told to be so, and the transfer is not held up. Only arguments that come in the stream are held
 //! back and judged as those of the command are.
+//!
+//! Files with contents are always seen. Removals, and directories and links that are made, are on the wire only where the
+//! client wants to show them (`-v`, `-i`).
 
 mod arguments;
 mod cursor;

@@ -40,7 +40,10 @@ impl Files {
             match (self.over, self.awaited.front()) {
                 // A server that has given up reads nothing; what was on its way is only written down.
                 (true, _) if self.upload => {
-                    steps.push(Step::Pass(data));
+                    let held = std::mem::take(&mut self.source.line);
+                    steps.extend(
+                        [Bytes::from(held), data].into_iter().filter(|piece| !piece.is_empty()).map(Step::Pass),
+                    );
                     return Ok(());
                 }
                 (true, _) => return Err(MALFORMED),

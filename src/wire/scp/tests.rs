@@ -194,6 +194,14 @@ fn a_right_that_is_lost_ends_an_upload() {
 }
 
 #[test]
+fn what_was_held_back_passes_when_the_server_has_given_up() {
+    let steps = [upstream(b"\0"), client(b"C0644 1"), upstream(b"\x02scp: no\n"), client(b" a\n"), client(b"x")];
+    let got = read(b"scp -t /srv/", &steps);
+    assert_eq!(got.stop, None);
+    assert_eq!(got.passed[0], b"C0644 1 a\nx");
+}
+
+#[test]
 fn a_complaint_behind_a_file_fails_it() {
     let steps = [client(b"\0"), upstream(b"C0644 1 a\n"), client(b"\0"), upstream(b"x\x01scp: a: I/O error\n")];
     let mut steps = steps.to_vec();

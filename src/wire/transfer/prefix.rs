@@ -43,7 +43,7 @@ impl Spec {
                 (Some(""), Some((value, after))) if is_simple(value) => after,
                 (Some(value), _) if !value.is_empty() && value.bytes().all(is_simple_byte) => after,
                 _ if self.assignments && is_language(text) => after,
-                _ if text.starts_with('-') || text.contains('=') => return None,
+                // The program, or what is none, and so is not recognised.
                 _ => return Some(rest),
             };
         }
