@@ -45,12 +45,12 @@ impl Files {
     }
 }
 
-/// One argument as it comes in the stream; rsync itself expands what is behind the dot.
+/// One argument as it comes in the stream; rsync itself expands globs behind the dot, and takes back-slashes away.
 fn argument(bytes: &[u8]) -> Word {
     Word {
         text: String::from_utf8_lossy(bytes).into_owned(),
         expands: false,
-        begins_open: matches!(bytes.first(), Some(b'*' | b'?' | b'[')),
+        begins_open: matches!(bytes.first(), Some(b'*' | b'?' | b'[' | b'\\')),
     }
 }
 

@@ -64,7 +64,7 @@ impl Files {
         if self.options.sender { "read" } else { "write" }
     }
 
-    pub(super) fn sent(&mut self, sent: Sent, complete: bool) -> Step {
+    fn sent(&mut self, sent: Sent, complete: bool) -> Step {
         let is_compressed = self.agreed.is_some_and(|agreed| agreed.compressed);
         let mut about = told::object(json!({
             "operation": self.operation(),
@@ -79,6 +79,18 @@ impl Files {
         self.totals.count_file(!self.options.sender, sent.literal);
         self.totals.incomplete += u64::from(!complete);
         Step::Tell(told::file(if complete { Outcome::Done } else { Outcome::Failed }, about))
+    }
+
+    /// Tells of a file that was on its way.
+    pub(super) fn tell_unfinished(&mut self, facts: &mut Vec<Step>) {
+        let unfinished = [&mut self.client, &mut self.server].into_iter().find_map(|lane| match &mut lane.stage {
+            Stage::Sender(sender) => sender.unfinished(),
+            _ => None,
+        });
+        if let Some(sent) = unfinished {
+            let step = self.sent(sent, false);
+            facts.push(step);
+        }
     }
 
     /// The path of a name in a list. A target that is not known to be a directory may be the file itself: then the path

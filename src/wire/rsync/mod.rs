@@ -144,7 +144,8 @@ impl Files {
         // What a server receives before protocol 31 is asked for by bare names, if it reads them from a file of its own.
         let is_bare = !self.options.sender && self.options.files_from && protocol < 31;
         let is_framed = match side {
-            Side::Client => protocol >= 30,
+            // What a client asks for is not read.
+            Side::Client => protocol >= 30 && !self.options.sender,
             Side::Server => !is_bare,
         };
         let stage = match side == self.sending() {
@@ -229,18 +230,7 @@ impl Files {
 
     fn give_up(&mut self, why: &'static str, facts: &mut Vec<Step>) {
         self.unclear = Some(why);
-        let lanes = [&mut self.client, &mut self.server];
-        let unfinished: Vec<_> = lanes
-            .into_iter()
-            .filter_map(|lane| match &mut lane.stage {
-                Stage::Sender(sender) => sender.unfinished(),
-                _ => None,
-            })
-            .collect();
-        for sent in unfinished {
-            let step = self.sent(sent, false);
-            facts.push(step);
-        }
+        self.tell_unfinished(facts);
         let about = told::object(json!({ "operation": self.operation(), "unlisted": why }));
         facts.push(Step::Tell(told::file(Outcome::Done, about)));
     }
@@ -267,15 +257,7 @@ impl Reading for Files {
     }
 
     fn finish(&mut self, steps: &mut Vec<Step>) {
-        let (client, server) = (std::mem::take(&mut self.client.stage), std::mem::take(&mut self.server.stage));
-        for stage in [client, server] {
-            if let Stage::Sender(mut sender) = stage
-                && let Some(sent) = sender.unfinished()
-            {
-                let step = self.sent(sent, false);
-                steps.push(step);
-            }
-        }
+        self.tell_unfinished(steps);
         let mut about = self.totals.about();
         about.insert("files_listed".to_owned(), self.listed.into());
         about.insert("bytes_carried".to_owned(), self.carried.into());

@@ -187,7 +187,7 @@ fn copy_with(sets: &[&str]) {
         assert_eq!(again.read.summary()["unlisted"], Value::Null, "{flags:?}");
         // Without times everything is looked at again, and nothing of it is sent.
         let literal: u64 = again.read.files().iter().filter_map(|about| about["transferred"].as_u64()).sum();
-        let keeps_times = flags.iter().any(|flag| flag.contains('t') || flag.starts_with("-a"));
+        let keeps_times = flags.iter().any(|flag| *flag == "-rlt" || flag.starts_with("-a"));
         assert!(!keeps_times || copied(&again.read, "write").is_empty(), "{flags:?}");
         assert!(literal < 50_000, "{flags:?} {literal}");
 
@@ -314,6 +314,7 @@ fn arguments_in_the_stream_are_judged_before_they_pass() {
         b"rsync\0--log-file=/etc/x\0.\0a\0\0".as_slice(),
         b"rsync\0.\0a\0--log-file=/etc/x\0\0",
         b"rsync\0.\0*\0\0",
+        b"rsync\0.\0\\--log-file=x\0\0",
         b"rsync\0--daemon\0.\0a\0\0",
         b"rsync\0-M--log-file=x\0.\0\0",
     ] {

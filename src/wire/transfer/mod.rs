@@ -16,7 +16,8 @@ use crate::wire::words::{Unquoted, Word, split};
 pub struct Transfer {
     /// What it speaks.
     pub kind: Kind,
-    /// Whether it needs the right to write. False for `sftp-server`, whose requests are judged one by one.
+    /// Whether it needs the right to write. False for `sftp-server`, whose requests are judged one by one. An rsync that
+    /// gets arguments in the stream is judged again there, by the same right.
     pub writes: bool,
     /// The program by its bare name or in a system directory, and nothing in front. Otherwise the right to run commands
     /// is needed as well.
