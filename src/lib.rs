@@ -51,7 +51,8 @@
 //!                  follow (at a live recording's end), verify, recover (after a crash), remove, export/ (cast and
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
 //!   wire/          what bytes mean: a reading follows a channel and tells what it carries. sftp/ (files, and what may not
-//!                  be written)
+//!                  be written), transfer (which commands copy files), scp/ and rsync/ (what they copy), told (the facts'
+//!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked)
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
 //!                  said in a terminal in between)

@@ -25,7 +25,7 @@ pub use action::{Action, StatementClass};
 pub use asked::NoAction;
 pub use decide::{Cause, Context, Denied, Grant, Permit, StepUp, decide};
 pub use destination::{Destination, DestinationPattern, NoDestination};
-pub use exec::{ExecPattern, ExecPatternError, NotPlain};
+pub use exec::{ExecPattern, ExecPatternError};
 pub use explain::{Account, Allowed, RuleAccount};
 pub use lock::{Lock, LockTarget, Locks};
 pub use outlook::{Foreseen, Question};

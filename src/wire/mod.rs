@@ -9,6 +9,16 @@ pub mod sftp;
 
 use bytes::Bytes;
 
+#[cfg(test)]
+mod real_tests;
+pub mod rsync;
+pub mod scp;
+mod told;
+pub mod transfer;
+pub mod words;
+
+pub use told::Keep;
+
 /// Follows what one channel carries.
 pub trait Reading: Send {
     /// Reads what the client sent; appends what is to be done with it, in order. `may` tells whether the larger of two
