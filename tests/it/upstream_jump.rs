@@ -133,15 +133,19 @@ async fn a_kill_ends_the_whole_way_also_under_a_flood_that_nobody_reads() {
     assert!(!terminal.wait(SOON).await.success());
     assert!(terminal.text().contains("lunch is ready"), "{}", terminal.text());
     site.everything_is_down().await;
+    let before = process::resident(site.gateway.pid());
     let mut flood = site.ssh.start(&["inner@gate", "echo $$; exec cat /dev/zero"]);
     let target: u32 = flood.receive_line().await.parse().unwrap();
     process::signal(flood.pid(), Signal::STOP);
-    eventually("output is queued to the brim", Duration::from_secs(60), async || {
+    eventually("output is queued to the brim", SOON, async || {
         let before = process::cpu_ticks(target);
         tokio::time::sleep(Duration::from_millis(500)).await;
         (process::cpu_ticks(target) <= before + 1).then_some(())
     })
     .await;
+    // What is held on the way is bounded at every hop.
+    let after = process::resident(site.gateway.pid());
+    assert!(after < before + (96 << 20), "memory went from {before} to {after} bytes");
     api.kill(&api.live("inner").await, "stuck", AT_ONCE).await;
     site.everything_is_down().await;
     process::signal(flood.pid(), Signal::CONT);
