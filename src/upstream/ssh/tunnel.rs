@@ -102,3 +102,96 @@ async fn back(mut read: ChannelReadHalf, mut to: WriteHalf<DuplexStream>, flow: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use russh::server::{self, Auth, ChannelOpenHandle, Session};
+    use tokio::sync::oneshot;
+
+    use super::super::{Connection, handshake};
+    use super::*;
+    use crate::identity::ssh_ca::create_key;
+    use crate::socket::{HostKeyCheck, SshCredential, SshUpstream};
+
+    /// What the server would send at most.
+    const FLOOD: usize = 256 << 20;
+
+    /// A jump host that leads to a source without end, and tells how much it could send.
+    struct Flooding(Option<oneshot::Sender<usize>>);
+
+    impl server::Handler for Flooding {
+        type Error = russh::Error;
+
+        async fn auth_none(&mut self, _: &str) -> Result<Auth, Self::Error> {
+            Ok(Auth::Accept)
+        }
+
+        async fn channel_open_direct_tcpip(
+            &mut self,
+            channel: Channel<server::Msg>,
+            _: &str,
+            _: u32,
+            _: &str,
+            _: u32,
+            reply: ChannelOpenHandle,
+            _: &mut Session,
+        ) -> Result<(), Self::Error> {
+            reply.accept().await;
+            let told = self.0.take();
+            tokio::spawn(async move {
+                let (chunk, mut sent) = (bytes::Bytes::from(vec![0; CHUNK]), 0);
+                while sent < FLOOD && channel.data_bytes(chunk.clone()).await.is_ok() {
+                    sent += CHUNK;
+                }
+                told.map(|told| told.send(sent))
+            });
+            Ok(())
+        }
+    }
+
+    /// A connection to such a jump host, and how much it could send once it cannot send any more.
+    async fn hop() -> (Connection, HostPort, oneshot::Receiver<usize>) {
+        let (ours, theirs) = duplex(1 << 20);
+        let (told, sent) = oneshot::channel();
+        let key = create_key(&tempfile::tempdir().unwrap().path().join("key")).unwrap();
+        let config = Arc::new(server::Config { keys: vec![key], ..Default::default() });
+        tokio::spawn(async move { server::run_stream(config, theirs, Flooding(Some(told))).await.unwrap().await });
+        let address = HostPort { host: "target".into(), port: 22 };
+        let spec = SshUpstream {
+            address: address.clone(),
+            username: None,
+            credential: SshCredential::Certificate,
+            host_key: HostKeyCheck::Unverified,
+            via: None,
+        };
+        let mut hop = handshake(&spec, ours).await.unwrap();
+        assert!(hop.handle.authenticate_none("x").await.unwrap().success());
+        (hop, address, sent)
+    }
+
+    /// A target that sends whatever its own protocol says, to a gateway that stands still: SSH's window inside of the tunnel
+    /// binds an honest target alone.
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_floods_is_slowed_and_in_the_end_cut_off() {
+        let (hop, address, sent) = hop().await;
+        let mut near = open(&hop.handle, &hop.flows, &address, &KillLine::new()).await.unwrap();
+        let sent = sent.await.unwrap();
+        assert!((1 << 20..100 << 20).contains(&sent), "{sent}");
+        // What waited in the pipe, and then the end.
+        let mut rest = Vec::new();
+        near.read_to_end(&mut rest).await.unwrap();
+        assert!(!rest.is_empty() && near.write_all(b"x").await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_ends_it_whatever_it_waits_for() {
+        let (hop, address, _sent) = hop().await;
+        let line = KillLine::new();
+        let mut near = open(&hop.handle, &hop.flows, &address, &line).await.unwrap();
+        near.read_exact(&mut [0; 1]).await.unwrap();
+        line.cut();
+        // The jump host's connection is another's business, and still stands.
+        near.read_to_end(&mut Vec::new()).await.unwrap();
+        assert!(near.write_all(b"x").await.is_err() && !hop.handle.is_closed());
+    }
+}
