@@ -1,21 +1,20 @@
-//! `[[socket]]` as typed to [`Socket`].
+//! `[[socket]]` as typed to [`Socket`]. Where one leads is in `upstream`, through which others in `jumps`.
+
+mod jumps;
+pub(super) mod upstream;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use secrecy::{ExposeSecret, SecretString};
 use toml::Spanned;
 
 use super::check::Checker;
 use super::host;
-use super::raw::{self, OneOrMore};
-use crate::socket::{HostKeyCheck, Protocol, Socket, SshCredential, SshUpstream, UpstreamSpec};
+use super::raw;
+use crate::socket::{Protocol, Socket};
 
 /// Names that the portal keeps for itself.
 const TAKEN: [&str; 2] = ["api", "replay"];
-
-/// The only way to switch host key checking off.
-const UNCHECKED: &str = "insecure-accept-any";
 
 /// Every socket that is good; what is wrong with the others was told.
 pub fn sockets(
@@ -48,7 +47,7 @@ pub fn sockets(
         }
         good.extend(check.socket(socket));
     }
-    good
+    jumps::link(good, raw, check)
 }
 
 /// How people may sign in.
@@ -106,120 +105,6 @@ impl Checker<'_, '_> {
         }
         Some(Ways { link, certificate })
     }
-
-    fn upstream(&mut self, table: &Spanned<raw::Upstream>) -> Option<UpstreamSpec> {
-        #[derive(Clone, Copy)]
-        enum Kind {
-            Ssh,
-            Shell,
-        }
-        let later = ["docker", "kubernetes", "ssm", "ecs", "ec2-instance-connect"];
-        let kind = table.get_ref().kind.as_ref()?;
-        match self.choice(kind, &[("ssh", Kind::Ssh), ("shell", Kind::Shell)], &later)? {
-            Kind::Ssh => self.ssh(table).map(UpstreamSpec::Ssh),
-            Kind::Shell => {
-                let words = "the built-in shell is for `gatescribe demo`: it would run as the gateway's own user";
-                self.report.error(&kind.span(), words, "write \"ssh\" and reach this host through its sshd");
-                None
-            }
-        }
-    }
-
-    fn ssh(&mut self, table: &Spanned<raw::Upstream>) -> Option<SshUpstream> {
-        let raw = table.get_ref();
-        let address = self.need(&raw.address, table, "socket.upstream", "address", "\"10.0.0.5:22\"");
-        let address = address.and_then(|typed| {
-            self.report.value(typed, host::host_port(typed.get_ref(), 22), "write \"host:port\" or \"[IPv6]:port\"")
-        });
-        let username = raw.username.as_ref().map(|typed| self.filled(typed));
-        let credential = self.credential(table);
-        let host_key = self.host_key(table);
-        Some(SshUpstream {
-            address: address?,
-            username: username.map_or(Some(None), |username| username.map(Some))?,
-            credential: credential?,
-            host_key: host_key?,
-        })
-    }
-
-    fn credential(&mut self, table: &Spanned<raw::Upstream>) -> Option<SshCredential> {
-        let raw = table.get_ref();
-        match (&raw.private_key, &raw.password) {
-            (Some(key), None) => self.private_key(key).map(SshCredential::PrivateKey),
-            (None, Some(password)) => self.secret(password).map(SshCredential::Password),
-            (Some(_), Some(password)) => {
-                let words = "`private_key` and `password` exclude each other";
-                self.report.error(&password.span(), words, "keep one of them");
-                None
-            }
-            (None, None) => {
-                self.report.missing(
-                    &table.span(),
-                    "socket.upstream",
-                    &["private_key", "password"],
-                    "\"file:keys/web-1\", or password",
-                );
-                None
-            }
-        }
-    }
-
-    fn private_key(&mut self, typed: &Spanned<super::secret::SecretRef>) -> Option<SecretString> {
-        let key = self.secret(typed)?;
-        let pem = key.expose_secret();
-        let good = pem.trim_start().starts_with("-----BEGIN ") && pem.contains("PRIVATE KEY-----");
-        let good = if good { Ok(key) } else { Err("this is no private key in OpenSSH or PEM form") };
-        self.report.value(typed, good, "name what `ssh-keygen -t ed25519 -N ''` wrote, not its `.pub`")
-    }
-
-    fn host_key(&mut self, table: &Spanned<raw::Upstream>) -> Option<HostKeyCheck> {
-        let raw = table.get_ref();
-        match (&raw.host_key, &raw.known_hosts) {
-            (Some(keys), None) => match keys.get_ref() {
-                OneOrMore::One(key) if key == UNCHECKED => {
-                    let words = "the host key is not checked: whoever answers at this address is believed";
-                    self.report.warn(&keys.span(), words);
-                    Some(HostKeyCheck::Unverified)
-                }
-                OneOrMore::One(key) => {
-                    let key = Spanned::new(keys.span(), key.clone());
-                    self.fingerprint(&key).map(|key| HostKeyCheck::Fingerprints(vec![key]))
-                }
-                OneOrMore::More(list) if list.is_empty() => {
-                    self.report.error(&keys.span(), "no host key is listed", HOST_KEY);
-                    None
-                }
-                OneOrMore::More(list) => {
-                    let keys: Vec<_> = list.iter().map(|key| self.fingerprint(key)).collect();
-                    keys.into_iter().collect::<Option<_>>().map(HostKeyCheck::Fingerprints)
-                }
-            },
-            (None, Some(path)) => {
-                let file = self.base.join(path.get_ref());
-                let read = std::fs::File::open(&file);
-                let read = read.map_err(|error| format!("cannot read {}: {error}", file.display()));
-                self.report.value(path, read, HOST_KEY).map(|_| HostKeyCheck::KnownHosts(file))
-            }
-            (Some(_), Some(path)) => {
-                self.report.error(&path.span(), "`host_key` and `known_hosts` exclude each other", "keep one of them");
-                None
-            }
-            (None, None) => {
-                let example = "\"SHA256:...\" as `ssh-keyscan HOST | ssh-keygen -lf -` prints it, or known_hosts";
-                self.report.missing(&table.span(), "socket.upstream", &["host_key", "known_hosts"], example);
-                None
-            }
-        }
-    }
-
-    /// `SHA256:` and 32 bytes in base64 without padding, as OpenSSH prints it.
-    fn fingerprint(&mut self, typed: &Spanned<String>) -> Option<String> {
-        let text = typed.get_ref();
-        let base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
-        let good = text.strip_prefix("SHA256:").is_some_and(|hash| hash.len() == 43 && hash.chars().all(base64));
-        let good = if good { Ok(text.clone()) } else { Err("this is no SHA256 fingerprint of a host key") };
-        self.report.value(typed, good, HOST_KEY)
-    }
 }
 
 /// Who listens where.
@@ -246,5 +131,3 @@ impl Addresses {
 }
 
 const UPSTREAM_EXAMPLE: &str = "{ address = \"10.0.0.5:22\", ... }, or a table [socket.upstream]";
-const HOST_KEY: &str = "write \"SHA256:...\" as `ssh-keyscan HOST | ssh-keygen -lf -` prints it, a list of those, or \
-                        known_hosts = PATH";

@@ -12,7 +12,10 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+pub use crate::identity::ssh_ca_upstream::OnBehalf;
+
 use crate::error::{Fault, UserFacing};
+use crate::identity::ssh_ca_upstream::UpstreamCa;
 use crate::policy::{Action, Destination, Grant};
 use crate::session::KillLine;
 use crate::socket::{Socket, UpstreamSpec};
@@ -169,14 +172,22 @@ pub enum Said {
     },
 }
 
-/// Reaches the upstream of `socket`, on a child of `line`, within 30 seconds. `login` is the one the grant is for.
-pub async fn dial(grant: Grant, socket: &Socket, line: &KillLine) -> Result<Upstream, UpstreamError> {
+/// Reaches the upstream of `socket`, on a child of `line`, within 30 seconds, jump hosts included. `ca` vouches for
+/// `on_behalf` where the upstream wants a certificate. The grant is for the socket; the jump hosts on its way are the
+/// administrator's choice, and nobody's policy is asked about them.
+pub async fn dial(
+    grant: Grant,
+    socket: &Socket,
+    on_behalf: &OnBehalf,
+    ca: &UpstreamCa,
+    line: &KillLine,
+) -> Result<Upstream, UpstreamError> {
     let Action::Connect { login } = grant.action() else {
         return Err(UpstreamError::new("this grant is not for a connection"));
     };
     match &socket.upstream {
         UpstreamSpec::Ssh(spec) => {
-            let dialled = ssh::Connection::dial(spec, login.as_deref(), line).await;
+            let dialled = ssh::Connection::dial(spec, login.as_deref(), &ssh::Who { on_behalf, ca }, line).await;
             dialled.map(Upstream::Ssh).map_err(|words| UpstreamError::new(format!("{}: {words}", socket.name)))
         }
         UpstreamSpec::Shell { .. } => Ok(Upstream::Shell(shell::Host)),

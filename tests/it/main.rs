@@ -34,6 +34,8 @@ mod step_up;
 mod text;
 mod upgrade;
 mod upstream;
+mod upstream_jump;
+mod upstream_ssh;
 mod verify;
 mod warnings;
 mod watch;

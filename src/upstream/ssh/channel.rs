@@ -140,7 +140,8 @@ impl Flows {
         }
     }
 
-    fn register(&self, channel: ChannelId) -> (Arc<Flow>, Registered) {
+    /// Counts what a channel holds, for as long as the second value lives.
+    pub(super) fn register(&self, channel: ChannelId) -> (Arc<Flow>, Registered) {
         let flow = Arc::new(Flow::new(&self.held));
         self.lock().insert(channel, flow.clone());
         (flow, Registered { flows: self.clone(), channel })
@@ -152,7 +153,7 @@ impl Flows {
 }
 
 /// Takes a channel's flow out again, or the loop would wait for a task that has gone.
-struct Registered {
+pub(super) struct Registered {
     flows: Flows,
     channel: ChannelId,
 }
