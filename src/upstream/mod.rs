@@ -61,7 +61,7 @@ pub struct Preparation {
 }
 
 /// A display that was offered (`x11-req`, RFC 4254 section 6.3.1).
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct X11 {
     /// Only one connection.
     pub single: bool,

@@ -205,8 +205,9 @@ mod tests {
             username: None,
             credential: SshCredential::Password("x".into()),
             host_key: HostKeyCheck::Unverified,
+            via: None,
         };
-        Arc::new(Socket { upstream: UpstreamSpec::Ssh(upstream), ..Socket::into_shell(name, "x") })
+        Arc::new(Socket { upstream: UpstreamSpec::Ssh(Arc::new(upstream)), ..Socket::into_shell(name, "x") })
     }
 
     async fn from(from: From<'_>, to: &str) -> Result<Place, Unreachable> {

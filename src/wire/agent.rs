@@ -60,30 +60,30 @@ impl Agent {
         }
         Ok((self.held.len() >= 4 + length).then(|| self.held.split_to(4 + length).freeze()))
     }
+}
 
-    fn judge(message: Bytes, steps: &mut Vec<Step>) -> Result<(), Stop> {
-        let mut body = message.slice(4..);
-        let kind = body.get_u8();
-        match kind {
-            REQUEST_IDENTITIES => {}
-            SIGN_REQUEST => {
-                let key = string(&mut body).ok_or(MALFORMED)?;
-                let about = json!({ "operation": "sign", "key": fingerprint(&key) });
-                steps.push(Step::Tell(Fact { kind: "ssh_agent_use", outcome: Outcome::Done, about }));
-            }
-            EXTENSION if string(&mut body).ok_or(MALFORMED)? == BIND => {}
-            // Its contents may be a private key: not written down, and not passed on. An answer cannot be put between the
-            // agent's own without counting them, so the connection ends.
-            _ => {
-                let about = json!({ "operation": operation(kind), "reason": "a lent agent is asked for signatures only" });
-                steps.push(Step::Tell(Fact { kind: "ssh_agent_use", outcome: Outcome::Denied, about }));
-                steps.push(Step::RefuseUnkept(message.len() as u64));
-                return Err(Stop { words: "a lent agent is asked for signatures only" });
-            }
+fn judge(message: Bytes, steps: &mut Vec<Step>) -> Result<(), Stop> {
+    let mut body = message.slice(4..);
+    let kind = body.get_u8();
+    match kind {
+        REQUEST_IDENTITIES => {}
+        SIGN_REQUEST => {
+            let key = string(&mut body).ok_or(MALFORMED)?;
+            let about = json!({ "operation": "sign", "key": fingerprint(&key) });
+            steps.push(Step::Tell(Fact { kind: "ssh_agent_use", outcome: Outcome::Done, about }));
         }
-        steps.push(Step::Pass(message));
-        Ok(())
+        EXTENSION if string(&mut body).ok_or(MALFORMED)? == BIND => {}
+        // Its contents may be a private key: not written down, and not passed on. An answer cannot be put between the
+        // agent's own without counting them, so the connection ends.
+        _ => {
+            let about = json!({ "operation": operation(kind), "reason": "a lent agent is asked for signatures only" });
+            steps.push(Step::Tell(Fact { kind: "ssh_agent_use", outcome: Outcome::Denied, about }));
+            steps.push(Step::RefuseUnkept(message.len() as u64));
+            return Err(Stop { words: "a lent agent is asked for signatures only" });
+        }
     }
+    steps.push(Step::Pass(message));
+    Ok(())
 }
 
 /// What a request is called in the draft.

@@ -235,7 +235,9 @@ mod tests {
         }
         assert_eq!(from_server(b"J\0\0\0\x0a8.0.36\0"), Hello::Is(Protocol::MySql));
         assert_eq!(from_server(b"SSH-2.0-x\r\n"), Hello::Is(Protocol::Ssh));
-        for plain in [b"GET / HTTP/1.1\r\n".as_slice(), b"*1\r\n$4\r\nPING\r\n", b"SSS", b"\x16\x02", b"\0\0\0\x08\0\0\0\0"] {
+        for plain in
+            [b"GET / HTTP/1.1\r\n".as_slice(), b"*1\r\n$4\r\nPING\r\n", b"SSS", b"\x16\x02", b"\0\0\0\x08\0\0\0\0"]
+        {
             assert_eq!(from_client(plain), Hello::No, "{plain:?}");
         }
         for plain in [b"HTTP/1.1 200 OK\r\n".as_slice(), b"220 mail ESMTP\r\n", b"+OK\r\n"] {
@@ -257,7 +259,8 @@ mod tests {
                 let read = pieces.map(|piece| forwarded.input(piece, may, &mut steps)).find(Result::is_err);
                 assert_eq!(read.is_none(), may, "{hello:?}");
                 assert_eq!(passed(&steps), if may { hello } else { b"" }, "{hello:?}");
-                let told = steps.iter().any(|step| matches!(step, Step::Tell(fact) if fact.about["carries"].is_string()));
+                let told =
+                    steps.iter().any(|step| matches!(step, Step::Tell(fact) if fact.about["carries"].is_string()));
                 assert!(told, "{hello:?}");
             }
         }

@@ -55,7 +55,7 @@ impl Seen {
         let mut steps = Vec::new();
         let result = match from {
             From::Client => reading.input(data, true, &mut steps),
-            From::Upstream => reading.output(data, &mut steps),
+            From::Upstream => reading.output(data, true, &mut steps),
         };
         self.stop = self.stop.take().or(result.err());
         self.take(from, steps)

@@ -116,7 +116,7 @@ pub fn follow(script: &[u8], mut reading: impl Reading) -> bool {
         said[side].extend_from_slice(piece);
         stopped = match side {
             0 => reading.input(data, true, &mut steps),
-            _ => reading.output(data, &mut steps),
+            _ => reading.output(data, true, &mut steps),
         }
         .is_err();
         for step in steps {

@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::fact;
 use super::ExportError;
 use super::escape::is_unsafe;
+use super::fact;
 use super::utf8::Utf8Stream;
 use crate::record::observation::{Direction, Observation, What};
 

@@ -10,8 +10,7 @@ mod terminal;
 
 pub use process::{Input, Output};
 
-use super::{Preparation, UpstreamError};
-use crate::policy::Action;
+use super::{Preparation, Program, UpstreamError};
 
 /// The gateway's own host as an upstream.
 pub struct Host;
@@ -19,13 +18,13 @@ pub struct Host;
 impl Host {
     pub(super) async fn start(
         &self,
-        action: &Action,
+        program: &Program,
         how: Preparation,
     ) -> Result<(super::Input, super::Output), UpstreamError> {
-        let command = match action {
-            Action::SshShell => None,
-            Action::SshExec { command } => Some(command.as_slice()),
-            _ => return Err(UpstreamError::new("nothing to start")),
+        let command = match program {
+            Program::Shell => None,
+            Program::Command(command) => Some(command.as_slice()),
+            Program::Subsystem(_) => return Err(UpstreamError::new("nothing to start")),
         };
         let (input, output) = process::start(command, how).map_err(|error| {
             tracing::error!(%error, "the built-in shell could not be started");

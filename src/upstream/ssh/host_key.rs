@@ -170,12 +170,7 @@ impl Verdict {
 }
 
 impl Verifier {
-    pub(super) fn new(
-        expected: Expected,
-        verdict: Verdict,
-        flows: Flows,
-        wanted: mpsc::Sender<Opened>,
-    ) -> Self {
+    pub(super) fn new(expected: Expected, verdict: Verdict, flows: Flows, wanted: mpsc::Sender<Opened>) -> Self {
         Self { expected, verdict, flows, wanted }
     }
 

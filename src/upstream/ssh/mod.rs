@@ -22,8 +22,8 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 pub use channel::{Input, Output, signal_name_of};
-pub use opened::Waiting;
 pub(super) use login::Who;
+pub use opened::Waiting;
 
 use self::channel::Flows;
 use self::host_key::{Verdict, Verifier};
@@ -189,10 +189,7 @@ impl Connection {
 }
 
 /// What a request to the server came to; `refused` is what a refusal means.
-fn answered<T>(
-    answer: Result<Result<T, russh::Error>, Elapsed>,
-    refused: &'static str,
-) -> Result<T, UpstreamError> {
+fn answered<T>(answer: Result<Result<T, russh::Error>, Elapsed>, refused: &'static str) -> Result<T, UpstreamError> {
     match answer {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(russh::Error::ChannelOpenFailure(_) | russh::Error::RequestDenied)) => Err(UpstreamError::new(refused)),

@@ -247,7 +247,7 @@ impl Reading for Files {
         Ok(())
     }
 
-    fn output(&mut self, data: Bytes, steps: &mut Vec<Step>) -> Result<(), Stop> {
+    fn output(&mut self, data: Bytes, _: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
         self.read(Side::Server, data, steps);
         Ok(())
     }

@@ -148,7 +148,7 @@ impl Reading for Files {
         }
     }
 
-    fn output(&mut self, data: Bytes, steps: &mut Vec<Step>) -> Result<(), Stop> {
+    fn output(&mut self, data: Bytes, _: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
         match self.upload {
             true => self.read_answers(data, steps),
             false => self.read_source(data, steps),

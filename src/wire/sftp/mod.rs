@@ -25,16 +25,7 @@ use self::facts::{Telling, Totals};
 use self::files::{File, Kind, Table};
 use self::frames::Frames;
 use self::outstanding::Outstanding;
-use super::{Fact, Outcome, Reading, Step, Stop};
-
-/// What is kept of a transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Everything but the contents of files.
-    Metadata,
-    /// The contents of files, too.
-    Contents,
-}
+use super::{Fact, Keep, Outcome, Reading, Step, Stop};
 
 /// Follows an SFTP channel. It tells one `ssh_file` fact for each file, directory and change, and `ssh_files` at the end.
 pub struct Files {
@@ -120,7 +111,7 @@ impl Reading for Files {
         read
     }
 
-    fn output(&mut self, mut data: Bytes, steps: &mut Vec<Step>) -> Result<(), Stop> {
+    fn output(&mut self, mut data: Bytes, _: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
         if let Some(stop) = &self.stopped {
             return Err(stop.clone());
         }

@@ -6,7 +6,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use gatescribe::wire::sftp::{Files, Keep};
+use gatescribe::wire::Keep, sftp::Files;
 use gatescribe::wire::{Fact, Reading, Step, Stop};
 use libfuzzer_sys::fuzz_target;
 
@@ -50,7 +50,7 @@ fn follow(keep: Keep, pieces: &[(u8, &[u8])], most: usize) -> Seen {
             let (piece, mut steps) = (Bytes::copy_from_slice(piece), Vec::new());
             let read = match direction {
                 0 => files.input(piece, how & 2 == 0, &mut steps),
-                _ => files.output(piece, &mut steps),
+                _ => files.output(piece, true, &mut steps),
             };
             seen.add(direction, steps);
             if let Err(stop) = read {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::talk::*;
-use crate::wire::sftp::Keep;
+use crate::wire::Keep;
 
 /// What one side says, up to where the other side must have said something.
 type Turn = (bool, Vec<u8>);

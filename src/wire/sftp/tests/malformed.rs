@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::talk::*;
-use crate::wire::sftp::Keep;
+use crate::wire::Keep;
 use crate::wire::sftp::change::{Change, Details};
 use crate::wire::sftp::outstanding::{Asked, MAX_OUTSTANDING, Outstanding};
 use crate::wire::sftp::packet::{MAX_HELD, MAX_STREAMED, Name};

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::wire::sftp::{Files, Keep};
+use crate::wire::Keep;
+use crate::wire::sftp::Files;
 use crate::wire::{Fact, Outcome, Reading, Step};
 
 const SERVER: &str = "/usr/lib/openssh/sftp-server";
@@ -144,7 +145,7 @@ fn carry_output(mut from_server: impl Read, to_client: &Mutex<Option<ChildStdin>
         let mut to_client = to_client.lock().unwrap();
         let mut between = between.lock().unwrap();
         let mut steps = Vec::new();
-        between.files.output(data, &mut steps).unwrap();
+        between.files.output(data, true, &mut steps).unwrap();
         let passed = between.take(steps);
         // The client may be gone before a server that still answers.
         if let Some(client) = &mut *to_client

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::wire::sftp::{Files, Keep};
+use crate::wire::Keep;
+use crate::wire::sftp::Files;
 use crate::wire::{Fact, Outcome, Reading, Step, Stop};
 
 /// A field of a packet.
@@ -171,7 +172,7 @@ impl Talk {
 
     pub(super) fn server(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut steps = Vec::new();
-        let read = self.files.output(Bytes::copy_from_slice(bytes), &mut steps);
+        let read = self.files.output(Bytes::copy_from_slice(bytes), true, &mut steps);
         self.seen.add(1, steps);
         read
     }

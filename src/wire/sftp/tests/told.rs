@@ -178,7 +178,7 @@ fn what_is_told_stands_behind_the_bytes_that_say_so() {
     let mut talk = Talk::with_file(3);
     talk.client(&packet(13, 1, &[S(b"a")])).unwrap();
     let mut steps = Vec::new();
-    talk.files.output([status(1, 0), status(1, 0)].concat().into(), &mut steps).unwrap_err();
+    talk.files.output([status(1, 0), status(1, 0)].concat().into(), true, &mut steps).unwrap_err();
     assert!(matches!(&steps[..], [Step::Pass(bytes), Step::Tell(_)] if *bytes == status(1, 0)), "{steps:?}");
 }
 

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::talk::*;
-use crate::wire::sftp::Keep;
+use crate::wire::Keep;
 use crate::wire::{Outcome, Reading};
 
 fn sha256(contents: &[u8]) -> Value {
