@@ -25,6 +25,8 @@ pub struct Socket {
     pub record: bool,
     /// What a recording that cannot be written does to its session.
     pub on_failure: OnFailure,
+    /// What is kept of files that are moved.
+    pub record_files: RecordFiles,
     /// Words shown before access.
     pub notice: Option<String>,
     /// The socket's own port, beside the shared one.
@@ -46,6 +48,7 @@ impl Socket {
             tags: BTreeMap::new(),
             record: true,
             on_failure: OnFailure::EndSession,
+            record_files: RecordFiles::Metadata,
             notice: None,
             listen: None,
             links: true,
@@ -89,6 +92,16 @@ pub enum OnFailure {
     EndSession,
     /// The session goes on; the gap is an entry in the recording and an event.
     Continue,
+}
+
+/// What is kept of files that are moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordFiles {
+    /// Which, how much, and their digest.
+    #[default]
+    Metadata,
+    /// Their contents, too.
+    Contents,
 }
 
 /// Where a socket leads and how the gateway logs in there. The user never sees these credentials.

@@ -37,7 +37,7 @@ use crate::policy::{Lock, Policies};
 use crate::record::keys::{Keys, RecordingKey};
 use crate::record::{Durability, Recordings, Settings};
 use crate::session::Rules;
-use crate::socket::{OnFailure, Protocol, Socket, UpstreamSpec};
+use crate::socket::Socket;
 use crate::store::testing::{Book, time};
 use crate::store::{NewSession, Outcome, RecordingRow, Store, StoreError};
 use crate::telemetry::{LogLevel, Metrics};
@@ -272,16 +272,10 @@ who = { groups = ["audrey"] }
 /// The only socket that there is; alice alone may reach it.
 fn shell() -> Socket {
     Socket {
-        name: "shell".into(),
-        protocol: Protocol::Ssh,
         tags: [("env".to_owned(), "demo".to_owned())].into(),
-        record: true,
-        on_failure: OnFailure::EndSession,
         notice: Some("This session is recorded.".into()),
         listen: Some("0.0.0.0:2022".parse().unwrap()),
-        links: true,
-        certificates: true,
-        upstream: UpstreamSpec::Shell { username: "me".into() },
+        ..Socket::into_shell("shell", "me")
     }
 }
 

@@ -173,6 +173,7 @@ pub struct Socket {
     pub tags: Typed<BTreeMap<String, String>>,
     pub record: Typed<bool>,
     pub on_failure: Text,
+    pub record_files: Text,
     pub notice: Text,
     pub listen: Text,
     pub sign_in: List,
@@ -258,6 +259,7 @@ impl Socket {
     fn fill(&mut self, on_failure: &str) {
         self.record.get_or_insert_with(|| unplaced(true));
         text(&mut self.on_failure, on_failure);
+        text(&mut self.record_files, "metadata");
         self.sign_in.get_or_insert_with(|| unplaced(["link", "certificate"].map(|way| unplaced(way.into())).into()));
         if let Some(upstream) = &mut self.upstream {
             text(&mut upstream.get_mut().kind, "ssh");

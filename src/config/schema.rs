@@ -40,7 +40,7 @@ pub fn tables() -> &'static [Table] {
             table::<raw::Limits>("limits", &[]),
             table::<raw::Log>("log", &[]),
             table::<raw::Telemetry>("telemetry", &[]),
-            table::<raw::Socket>("socket", &["record_files"]),
+            table::<raw::Socket>("socket", &[]),
             table::<raw::Upstream>("socket.upstream", &["tls", "roles"]),
             table::<raw::Policy>("policy", &[]),
             table::<raw::PolicySockets>("policy.sockets", &[]),

@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::check::Checker;
 use super::host;
 use super::raw;
-use crate::socket::{Protocol, Socket};
+use crate::socket::{Protocol, RecordFiles, Socket};
 
 /// Names that the portal keeps for itself.
 const TAKEN: [&str; 2] = ["api", "replay"];
@@ -74,6 +74,8 @@ impl Checker<'_, '_> {
         let upstream = self.need(&raw.upstream, table, "socket", "upstream", UPSTREAM_EXAMPLE);
         let upstream = upstream.and_then(|upstream| self.upstream(upstream));
         let on_failure = self.on_failure(raw.on_failure.as_ref()?);
+        let files = [("metadata", RecordFiles::Metadata), ("content", RecordFiles::Contents)];
+        let record_files = self.choice(raw.record_files.as_ref()?, &files, &[]);
         let listen = raw.listen.as_ref().map(|typed| self.address(typed));
         let ways = self.sign_in_ways(raw);
         Some(Socket {
@@ -82,6 +84,7 @@ impl Checker<'_, '_> {
             tags: raw.tags.as_ref().map(|tags| tags.get_ref().clone()).unwrap_or_default(),
             record: *raw.record.as_ref()?.get_ref(),
             on_failure: on_failure?,
+            record_files: record_files?,
             notice: raw.notice.as_ref().map(|notice| notice.get_ref().clone()),
             listen: listen.map_or(Some(None), |listen| listen.map(Some))?,
             links: ways?.link,

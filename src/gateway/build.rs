@@ -116,6 +116,7 @@ impl Gateway {
             sign_ins: sign_ins.clone(),
             upstream_ca: upstream_ca.clone(),
             handshake: config.limits.handshake,
+            own: listeners.addresses(),
             channels: config.limits.channels_per_connection as usize,
         };
         let parts = Parts {

@@ -70,6 +70,11 @@ impl Listeners {
         inherited.finish()?;
         Ok(Self { doors, sockets, https_address, ssh_address })
     }
+
+    /// Everywhere that the gateway listens.
+    pub(super) fn addresses(&self) -> Arc<[SocketAddr]> {
+        self.doors.iter().filter_map(|door| door.listener.local_addr().ok()).collect()
+    }
 }
 
 impl Inherited {

@@ -95,7 +95,7 @@ impl Action {
             Self::Connect { .. } => "decision",
             Self::SshShell => "ssh_shell",
             Self::SshExec { .. } => "ssh_exec",
-            Self::SshFiles { .. } => "ssh_files",
+            Self::SshFiles { .. } => "ssh_transfer",
             Self::SshForwardTo { .. } | Self::SshForwardFrom { .. } => "ssh_forward",
             Self::SshAgent => "ssh_agent",
             Self::SshX11 => "ssh_x11",

@@ -36,6 +36,13 @@ pub struct Kill {
     pub reason: String,
 }
 
+impl Kill {
+    /// As it is told.
+    pub fn words(&self) -> String {
+        format!("{} (by {})", self.reason, self.by)
+    }
+}
+
 impl End {
     /// The row's `outcome`.
     pub fn outcome(&self) -> Outcome {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::channels::Channels;
 use super::warning::{Foresight, Warning};
 use super::{End, InForce, Visit, lock};
 use crate::identity::Identity;
@@ -46,6 +47,8 @@ pub(super) struct Live {
     /// Changes when whoever asks again has something to look at.
     pub(super) bell: watch::Sender<u64>,
     pub(super) warning: watch::Sender<Option<Warning>>,
+    /// Its channels, by recording.
+    pub(super) channels: Channels,
 }
 
 /// Issuer and subject: they stay the same whatever else a new sign-in says.
@@ -148,6 +151,7 @@ impl Live {
             standing: Mutex::new(standing),
             bell: watch::Sender::new(0),
             warning: watch::Sender::new(None),
+            channels: Channels::default(),
         }
     }
 
@@ -196,12 +200,7 @@ impl Live {
         in_force: &InForce,
     ) -> Result<(Grant, Underway), Denied> {
         let mut standing = lock(&self.standing);
-        // Never back to what was in force before: whoever minds the session may have been quicker.
-        let changed = standing.number < in_force.number;
-        if changed || standing.until.is_some_and(|until| until <= Instant::now()) {
-            let trigger = if changed { Trigger::Rules } else { Trigger::Time };
-            self.reconsider(&mut standing, in_force, trigger);
-        }
+        self.catch_up(&mut standing, in_force);
         let ending = || Denied::ending(&self.socket);
         if self.ending.is_cancelled() || standing.finishing.is_some() {
             return Err(ending());
@@ -215,6 +214,17 @@ impl Live {
         self.touch();
         self.ring();
         Ok((grant, Underway { live: self.clone(), number, refused: hears }))
+    }
+
+    /// Would this be allowed now? What has changed since the last answer is looked at first.
+    pub(super) fn allows(&self, action: &Action, in_force: &InForce) -> Result<(), Denied> {
+        let mut standing = lock(&self.standing);
+        self.catch_up(&mut standing, in_force);
+        let ending = || Denied::ending(&self.socket);
+        if self.ending.is_cancelled() {
+            return Err(ending());
+        }
+        standing.permit.as_ref().ok_or_else(ending)?.check(self.login.as_deref(), action).map(drop)
     }
 
     /// Asks again, and does what follows from the answer.
@@ -277,6 +287,15 @@ impl Live {
         let permit = decide(&in_force.policies, &in_force.locks, &standing.identity, socket, then)?;
         let grant = permit.check(self.login.as_deref(), &self.connect())?;
         Ok((permit, grant))
+    }
+
+    fn catch_up(&self, standing: &mut Standing, in_force: &InForce) {
+        // Never back to what was in force before: whoever minds the session may have been quicker.
+        let changed = standing.number < in_force.number;
+        if changed || standing.until.is_some_and(|until| until <= Instant::now()) {
+            let trigger = if changed { Trigger::Rules } else { Trigger::Time };
+            self.reconsider(standing, in_force, trigger);
+        }
     }
 
     fn reconsider(&self, standing: &mut Standing, in_force: &InForce, trigger: Trigger) {

@@ -6,6 +6,7 @@
 //! whenever something changes (`live`, `minder`). Knows no protocol: a front hands in its kill line and is told when
 //! to end.
 
+mod channels;
 mod cut;
 mod denied;
 mod end;
@@ -34,7 +35,7 @@ pub use flow::{Flow, Held, Stalled};
 pub use in_force::{InForce, Rules, Sockets};
 pub use kill::KillLine;
 pub use live::{Manner, Underway};
-pub use recording::Recording;
+pub use recording::{Kind, Legibility, Recording};
 pub use registry::{KillError, OpenError, SessionSettings, Sessions, country};
 pub use warning::Warning;
 
@@ -131,6 +132,12 @@ impl Session {
         decided
     }
 
+    /// Whether this would be allowed now. Nothing is written down, and nothing may be done by the answer alone: it is for
+    /// what is under way and has more than one right.
+    pub fn allows(&self, action: &Action) -> Result<(), Denied> {
+        self.live.allows(action, &self.sessions.rules().now())
+    }
+
     /// Something happens in it that is no keepalive. Cheap.
     pub fn touch(&self) {
         self.live.touch();
@@ -154,8 +161,8 @@ impl Session {
         }
     }
 
-    /// Starts the recording of one channel: container, spool and row. `kind` is `shell`, `exec`, …
-    pub async fn record(&self, kind: &'static str, command: Option<&[u8]>) -> Result<Recording, RecordingLost> {
+    /// Starts the recording of one channel: container, spool and row.
+    pub async fn record(&self, kind: Kind, command: Option<&[u8]>) -> Result<Recording, RecordingLost> {
         Recording::start(self, kind, command).await
     }
 

@@ -4,36 +4,55 @@ use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::Session;
+use super::channels::Ordered;
 use super::registry::until_written;
+use super::{Kill, Session};
 use crate::record::observation::What;
 use crate::record::{Ending, NewRecording, RecordingLost, Tap};
 use crate::store::{RecordingRow, RecordingState};
 
+/// What a channel is, as its row tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// `shell`, `exec`, `sftp`, `scp`, `rsync`, `forward`, `agent` or `x11`.
+    pub name: &'static str,
+    /// What its bytes are to somebody who reads them.
+    pub legibility: Legibility,
+}
+
+/// What a recording's bytes are to somebody who reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Legibility {
+    /// What somebody saw.
+    Screen,
+    /// Messages, whose meaning stands beside them.
+    Structured,
+    /// Bytes, and nobody pretends otherwise.
+    Opaque,
+}
+
 /// The recording of one channel. Record first, forward afterwards.
 pub struct Recording {
     id: Uuid,
+    order: Ordered,
     tap: Option<Tap>,
     sessions: super::Sessions,
     sealing: TaskTracker,
 }
 
 impl Recording {
-    pub(super) async fn start(
-        session: &Session,
-        kind: &'static str,
-        command: Option<&[u8]>,
-    ) -> Result<Self, RecordingLost> {
+    pub(super) async fn start(session: &Session, kind: Kind, command: Option<&[u8]>) -> Result<Self, RecordingLost> {
         let id = Uuid::now_v7();
+        let order = Ordered::enrol(&session.live, id);
         let (sessions, sealing) = (session.sessions.clone(), session.live.sealing.clone());
         if !session.socket().record {
-            return Ok(Self { id, tap: None, sessions, sealing });
+            return Ok(Self { id, order, tap: None, sessions, sealing });
         }
         let started = Timestamp::now();
         let new = NewRecording {
             session: session.id(),
             recording: id,
-            kind: kind.into(),
+            kind: kind.name.into(),
             started,
             on_failure: session.socket().on_failure,
             budget: session.budget.clone(),
@@ -41,17 +60,17 @@ impl Recording {
         let tap = sessions.recordings().create(new).await?;
         let row = RecordingRow {
             recording_id: id,
-            kind: kind.into(),
+            kind: kind.name.into(),
             command: command.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
             start_time: started,
             end_time: None,
             state: RecordingState::Live,
-            legibility: "screen".into(),
+            legibility: kind.legibility.word().into(),
             size: None,
             exit_status: None,
         };
         let added = sessions.store().add_recording(session.id(), row).await;
-        let recording = Self { id, tap: Some(tap), sessions, sealing };
+        let recording = Self { id, order, tap: Some(tap), sessions, sealing };
         match added {
             Ok(()) => Ok(recording),
             // Dropped, the recording closes its row too, which may have been written if only the answer was late.
@@ -62,6 +81,11 @@ impl Recording {
     /// The recording's id; told even where nothing is kept, as the channel's name in events.
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// Waits until this channel alone is ordered to end; says why. Cancel safe.
+    pub async fn until_killed(&self) -> Kill {
+        self.order.until_given().await
     }
 
     /// Returns once `what` is where a SIGKILL of the gateway cannot lose it. Cancel safe.
@@ -99,6 +123,16 @@ impl Recording {
             until_written("recording", id, || sessions.store().finish_recording(id, ended, state, size, exit_status))
                 .await;
         });
+    }
+}
+
+impl Legibility {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Screen => "screen",
+            Self::Structured => "structured",
+            Self::Opaque => "opaque",
+        }
     }
 }
 

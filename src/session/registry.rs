@@ -221,6 +221,13 @@ impl Sessions {
         tokio::time::timeout(KILL_DEADLINE, live.closed.cancelled()).await.map_err(|_| KillError::TimedOut)
     }
 
+    /// Orders one channel of a session to end and waits until it has.
+    pub async fn kill_channel(&self, id: Uuid, recording: Uuid, kill: Kill) -> Result<(), KillError> {
+        let gone = lock(&self.0.live).get(&id).and_then(|live| live.channels.kill(recording, kill));
+        let gone = gone.ok_or(KillError::NotLive)?;
+        tokio::time::timeout(KILL_DEADLINE, gone).await.map_err(|_| KillError::TimedOut)
+    }
+
     /// The sockets on which this person may be now, from that address.
     pub fn reachable(&self, who: &Identity, client_ip: IpAddr) -> Vec<Arc<Socket>> {
         let in_force = self.0.settings.rules.now();

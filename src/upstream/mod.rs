@@ -124,7 +124,6 @@ pub struct Size {
 }
 
 /// The client's side of something started upstream.
-#[expect(clippy::large_enum_variant, reason = "one a channel, never moved after the start")]
 pub enum Input {
     /// An SSH channel.
     Ssh(ssh::Input),
@@ -371,6 +370,11 @@ impl Output {
 impl UpstreamError {
     pub(crate) fn new(words: impl Into<String>) -> Self {
         Self { words: words.into(), gone: false }
+    }
+
+    /// Nobody waits for it any more.
+    pub(crate) fn ended() -> Self {
+        Self::new("the session has ended")
     }
 
     /// The connection is lost: nothing more can be started on it.

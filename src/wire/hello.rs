@@ -255,7 +255,7 @@ mod tests {
         for (hello, _) in HELLOS {
             for may in [false, true] {
                 let (mut forwarded, mut steps) = (Forwarded::default(), Vec::new());
-                let pieces = hello.chunks(1).map(|piece| Bytes::copy_from_slice(piece));
+                let pieces = hello.chunks(1).map(Bytes::copy_from_slice);
                 let read = pieces.map(|piece| forwarded.input(piece, may, &mut steps)).find(Result::is_err);
                 assert_eq!(read.is_none(), may, "{hello:?}");
                 assert_eq!(passed(&steps), if may { hello } else { b"" }, "{hello:?}");

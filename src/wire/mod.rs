@@ -52,6 +52,9 @@ pub enum Step {
     Tell(Fact),
 }
 
+/// The `type` of the event that sums up what was done with files.
+pub const SUMMARY: &str = "ssh_files";
+
 /// Something that is worth a line in the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {

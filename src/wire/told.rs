@@ -60,7 +60,7 @@ pub(super) fn file(outcome: Outcome, about: Map<String, Value>) -> Fact {
 
 /// The summary of a channel.
 pub(super) fn files(about: Map<String, Value>) -> Fact {
-    Fact { kind: "ssh_files", outcome: Outcome::Done, about: Value::Object(about) }
+    Fact { kind: super::SUMMARY, outcome: Outcome::Done, about: Value::Object(about) }
 }
 
 pub(super) fn object(value: Value) -> Map<String, Value> {

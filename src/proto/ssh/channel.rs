@@ -9,6 +9,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use super::files::{self, Transfer};
+use super::lent;
 use super::notices::Notices;
 use super::relay::Relay;
 use crate::error::UserFacing;
@@ -16,10 +18,10 @@ use crate::policy::{Action, Denied, Grant};
 use crate::record::export::escape::is_unsafe;
 use crate::record::observation::What;
 use crate::record::{Ending, RecordingLost};
-use crate::session::{End, Flow, Manner, Recording, Session};
+use crate::session::{End, Flow, Kind, Legibility, Manner, Recording, Session, Underway};
 use crate::store::{Event, EventStatus};
 use crate::upstream::ssh::signal_name_of;
-use crate::upstream::{Preparation, Program, Size, Terminal};
+use crate::upstream::{Preparation, Program, SFTP, Size, Terminal, X11};
 
 /// Most environment variables, and most bytes of them, that a channel may set. More are dropped.
 const MAX_ENV: usize = 64;
@@ -31,6 +33,21 @@ const MAX_TERM: usize = 256;
 
 /// The exit status when the gateway refuses or fails: what a shell says of a command that it may not run.
 const REFUSED: u32 = 126;
+
+/// What a client prepares before it starts something.
+#[derive(Default)]
+struct Wishes {
+    how: Preparation,
+    agent: bool,
+    x11: Option<X11>,
+}
+
+/// What is going to be done on a channel.
+struct Deed {
+    program: Program,
+    kind: Kind,
+    transfer: Option<Transfer>,
+}
 
 /// The client's side of a channel, one half a direction.
 pub(super) struct Client {
@@ -49,6 +66,8 @@ pub(super) struct ToClient {
     write: ChannelWriteHalf<Msg>,
     handle: Handle,
     id: ChannelId,
+    /// Whether somebody reads what is said on stderr.
+    speaks: bool,
 }
 
 /// What the client did.
@@ -57,8 +76,12 @@ pub(super) enum Did {
     Terminal(Terminal),
     /// Set a variable.
     Env(String, String),
+    /// Lent its agent.
+    Agent,
+    /// Lent its display.
+    X11(X11),
     /// Started something.
-    Start(Start),
+    Start(Program),
     /// Sent data on a stream.
     Data(u32, Bytes),
     /// Changed its terminal's size.
@@ -71,44 +94,38 @@ pub(super) enum Did {
     Gone,
 }
 
-/// What was to be started.
-pub(super) enum Start {
-    Shell,
-    Exec(Vec<u8>),
-    Subsystem(String),
-}
-
 /// Runs one channel from its opening to its close.
 pub(super) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, handle: Handle, flow: Arc<Flow>) {
     let Some(session) = connection.session() else { return };
     let id = channel.id();
     let (read, write) = channel.split();
-    let mut client = Client { from: FromClient { read, flow }, to: ToClient { write, handle, id } };
+    let mut client = Client { from: FromClient { read, flow }, to: ToClient { write, handle, id, speaks: true } };
     let prepared = tokio::select! {
         biased;
         () = session.until_ending() => None,
         prepared = prepare(&mut client.from) => prepared,
     };
     match prepared {
-        Some((Start::Subsystem(name), _)) => {
+        Some((Program::Subsystem(name), _)) if name != SFTP => {
             let about = json!({ "subsystem": name, "reason": "not offered" });
             session.note(Event::now("ssh_subsystem", EventStatus::Denied, about)).await;
             client.to.refuse(&format!("the subsystem {name} is not offered")).await;
         }
-        Some((Start::Exec(command), _)) if command.len() > MAX_COMMAND => {
+        Some((Program::Command(command), _)) if command.len() > MAX_COMMAND => {
             let about = json!({ "bytes": command.len(), "reason": "the command is too long" });
             session.note(Event::now("ssh_exec", EventStatus::Denied, about)).await;
             client.to.refuse("the command is too long").await;
         }
-        Some((start, preparation)) => begin(&connection, &session, client, start, preparation).await,
+        Some((program, wishes)) => begin(&connection, &session, client, program, wishes).await,
         None if session.ended().is_some() => client.to.refuse(&farewell(&session)).await,
         None => client.to.close().await,
     }
 }
 
 /// Collects what is asked for until something is started. `None`: the client went away.
-async fn prepare(client: &mut FromClient) -> Option<(Start, Preparation)> {
-    let mut preparation = Preparation::default();
+async fn prepare(client: &mut FromClient) -> Option<(Program, Wishes)> {
+    let mut wishes = Wishes::default();
+    let preparation = &mut wishes.how;
     let mut bytes = 0;
     loop {
         match client.next().await {
@@ -125,7 +142,9 @@ async fn prepare(client: &mut FromClient) -> Option<(Start, Preparation)> {
                     preparation.env.push((name, value));
                 }
             }
-            Did::Start(start) => return Some((start, preparation)),
+            Did::Agent => wishes.agent = true,
+            Did::X11(x11) => wishes.x11 = Some(x11),
+            Did::Start(program) => return Some((program, wishes)),
             // Nothing takes data before something is started (RFC 4254 section 6.5).
             Did::Data(_, data) => client.taken(data.len()),
             Did::Signal(_) | Did::Eof => {}
@@ -135,26 +154,15 @@ async fn prepare(client: &mut FromClient) -> Option<(Start, Preparation)> {
 }
 
 /// Checks, opens the recording, reaches the upstream and relays.
-async fn begin(connection: &Connection, session: &Session, client: Client, start: Start, mut how: Preparation) {
-    let (action, kind, command) = match start {
-        Start::Exec(command) => (Action::SshExec { command: command.clone() }, "exec", Some(command)),
-        Start::Shell | Start::Subsystem(_) => (Action::SshShell, "shell", None),
-    };
-    let program = command.clone().map_or(Program::Shell, Program::Command);
-    let how_to = if how.terminal.is_some() { Manner::Interactive } else { Manner::Alone };
-    let (grant, underway) = match Box::pin(session.begin(action, how_to)).await {
+async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Client, program: Program, wishes: Wishes) {
+    let Wishes { how, agent, x11 } = wishes;
+    let deed = Deed::of(program);
+    let (grant, underway, _run) = match Box::pin(deed.ask(session, how.terminal.is_some())).await {
         Ok(begun) => begun,
         Err(denied) => return client.to.refuse(&denied.to_string()).await,
     };
-    if grant.patterned() {
-        // A pattern allows a command, not a terminal to escape into, nor variables that change what it means.
-        how.terminal = None;
-        how.env.retain(|(name, _)| grant.keeps_env(name));
-    }
-    if !connection.permits_terminals() {
-        how.terminal = None;
-    }
-    let recording = match Box::pin(open_book(session, &grant, kind, command.as_deref(), &how)).await {
+    let mut how = deed.fitting(how, &grant, connection);
+    let recording = match Box::pin(open_book(session, &grant, &deed, &how)).await {
         Ok(recording) => recording,
         Err(lost) => {
             session.end(End::RecordingLost(lost.told()));
@@ -167,6 +175,9 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         session.end(End::RecordingLost(lost.told()));
         return client.to.refuse(&farewell(session)).await;
     }
+    if deed.transfer.is_none() {
+        Box::pin(lent::lend(connection, session, &mut how, agent, x11)).await;
+    }
     let reached = tokio::select! {
         biased;
         () = session.until_ending() => {
@@ -178,12 +189,16 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
             note_cut(session, &recording, &denied).await;
             return recording.finish(Ending::Complete, None);
         }
+        kill = recording.until_killed() => {
+            refuse_recorded(session, &client.to, &recording, &kill.words()).await;
+            return recording.finish(Ending::Complete, None);
+        }
         reached = connection.upstream() => reached,
     };
     // A program that was started by name is not written into, terminal or not.
-    let terminal = how.terminal.is_some() && kind == "shell";
+    let terminal = how.terminal.is_some() && deed.program == Program::Shell;
     let started = match reached {
-        Ok(upstream) => Box::pin(upstream.start(grant, &program, how)).await.map_err(|error| {
+        Ok(upstream) => Box::pin(upstream.start(grant, &deed.program, how)).await.map_err(|error| {
             let gone = error.is_gone();
             (error, gone)
         }),
@@ -192,7 +207,9 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
     match started {
         Ok((input, output)) => {
             let notices = terminal.then(|| Notices::new(session));
-            let relay = Relay { connection, session, recording, underway, notices };
+            let keep = session.socket().record_files;
+            let carried = deed.transfer.map(|transfer| files::carried(connection, transfer, keep));
+            let relay = Relay { connection, session, recording, underway, notices, carried, passed: (0, 0) };
             Box::pin(relay.run(client, input, output)).await;
         }
         Err((error, gone)) => {
@@ -208,30 +225,84 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
     }
 }
 
+impl Deed {
+    /// What starting this comes to.
+    fn of(program: Program) -> Self {
+        let transfer = files::recognise(&program);
+        let screen = |name| Kind { name, legibility: Legibility::Screen };
+        let kind = match (&transfer, &program) {
+            (Some(transfer), _) => Kind { name: transfer.name(), legibility: Legibility::Structured },
+            (None, Program::Command(_)) => screen("exec"),
+            (None, Program::Shell | Program::Subsystem(_)) => screen("shell"),
+        };
+        Self { program, kind, transfer }
+    }
+
+    /// May it be done? A program that moves files needs the right to move files; one that another program starts for it
+    /// needs the right to run that, too.
+    async fn ask(&self, session: &Session, terminal: bool) -> Result<(Grant, Underway, Option<Underway>), Denied> {
+        let how = if terminal { Manner::Interactive } else { Manner::Alone };
+        let exec = || match &self.program {
+            Program::Command(command) => Action::SshExec { command: command.clone() },
+            Program::Shell | Program::Subsystem(_) => Action::SshShell,
+        };
+        let Some(transfer) = &self.transfer else {
+            return session.begin(exec(), how).await.map(|(grant, underway)| (grant, underway, None));
+        };
+        let run = match transfer.is_plain() {
+            true => None,
+            false => Some(session.begin(exec(), Manner::Interactive).await?.1),
+        };
+        // Somebody at a prompt may have gone.
+        let how = if transfer.finishes() { Manner::Alone } else { Manner::Interactive };
+        let (grant, underway) = session.begin(Action::SshFiles { write: transfer.writes() }, how).await?;
+        Ok((grant, underway, run))
+    }
+
+    /// What is left of the client's wishes.
+    fn fitting(&self, mut how: Preparation, grant: &Grant, connection: &Connection) -> Preparation {
+        // A pattern allows a command, and a transfer what it is, not a terminal to escape into, nor variables that change
+        // what it means.
+        let bare = grant.patterned() || self.transfer.is_some();
+        if bare {
+            how.env.retain(|(name, _)| is_locale(name));
+        }
+        if bare || !connection.permits_terminals() {
+            how.terminal = None;
+        }
+        how
+    }
+}
+
 /// The recording, and what is known before anything is started: written down before the upstream hears of it.
 async fn open_book(
     session: &Session,
     grant: &Grant,
-    kind: &'static str,
-    command: Option<&[u8]>,
+    deed: &Deed,
     how: &Preparation,
 ) -> Result<Recording, RecordingLost> {
-    let recording = session.record(kind, command).await?;
+    let command = match &deed.program {
+        Program::Command(command) => Some(command.as_slice()),
+        Program::Shell | Program::Subsystem(_) => None,
+    };
+    let recording = session.record(deed.kind, command).await?;
     if let Some(Terminal { term, size, .. }) = &how.terminal {
         recording.record(What::Pty { term: term.clone(), cols: size.cols, rows: size.rows }).await?;
     }
     for (name, value) in &how.env {
         recording.record(What::Env { name: name.clone(), value: value.clone() }).await?;
     }
-    let what = match command {
-        Some(command) => What::Exec { command: Bytes::copy_from_slice(command) },
-        None => What::Shell,
+    let what = match &deed.program {
+        Program::Command(command) => What::Exec { command: Bytes::copy_from_slice(command) },
+        Program::Subsystem(name) => What::Subsystem { name: name.clone() },
+        Program::Shell => What::Shell,
     };
     recording.record(what).await?;
     let about = json!({
         "recording_id": recording.id(),
         "command": command.map(String::from_utf8_lossy),
         "pty": how.terminal.is_some(),
+        "kind": deed.kind.name,
         "rule": grant.rule(),
     });
     session.note(Event::now(grant.action().event_kind(), EventStatus::Success, about)).await;
@@ -268,6 +339,11 @@ pub(super) fn farewell(session: &Session) -> String {
     session.ended().map_or_else(|| "the session has ended".into(), |end| end.words())
 }
 
+/// The language of a program's words, and what kind of terminal there is.
+fn is_locale(name: &str) -> bool {
+    matches!(name, "LANG" | "TERM") || name.starts_with("LC_")
+}
+
 /// Words as they stand in a terminal: on a line of their own, whatever mode it is in.
 pub(super) fn told(words: &str) -> String {
     format!("\r\ngatescribe: {}\r\n", harmless(words))
@@ -276,6 +352,15 @@ pub(super) fn told(words: &str) -> String {
 /// Words that others had a hand in, without anything that a terminal obeys.
 pub(super) fn harmless(words: &str) -> String {
     words.chars().map(|c| if c.is_control() || is_unsafe(c) { '?' } else { c }).collect()
+}
+
+impl Client {
+    /// A channel that is no program's: nothing is said on it.
+    pub(super) fn silent(channel: Channel<Msg>, handle: Handle, flow: Arc<Flow>) -> Self {
+        let id = channel.id();
+        let (read, write) = channel.split();
+        Self { from: FromClient { read, flow }, to: ToClient { write, handle, id, speaks: false } }
+    }
 }
 
 impl FromClient {
@@ -292,11 +377,11 @@ impl FromClient {
                 }
                 Some(ChannelMsg::Exec { command, .. }) => {
                     self.flow.taken(command.len());
-                    return Did::Start(Start::Exec(command));
+                    return Did::Start(Program::Command(command));
                 }
                 Some(ChannelMsg::RequestSubsystem { name, .. }) => {
                     self.flow.taken(name.len());
-                    return Did::Start(Start::Subsystem(name));
+                    return Did::Start(Program::Subsystem(name));
                 }
                 Some(other) => without_data(other),
             };
@@ -342,7 +427,9 @@ impl ToClient {
     /// Says why on stderr and closes, without a status: the program did not end, it was ended.
     pub(super) async fn dismiss(&self, words: &str) {
         let said = async {
-            let _ = self.send(1, Bytes::from(told(words))).await;
+            if self.speaks {
+                let _ = self.send(1, Bytes::from(told(words))).await;
+            }
             self.eof().await;
             self.close().await;
         };
@@ -352,8 +439,10 @@ impl ToClient {
     /// Says why on stderr, then ends the channel as a program that failed.
     pub(super) async fn refuse(&self, words: &str) {
         let said = async {
-            let _ = self.send(1, Bytes::from(told(words))).await;
-            self.exit_status(REFUSED).await;
+            if self.speaks {
+                let _ = self.send(1, Bytes::from(told(words))).await;
+                self.exit_status(REFUSED).await;
+            }
             self.eof().await;
             self.close().await;
         };
@@ -370,7 +459,20 @@ fn without_data(message: ChannelMsg) -> Option<Did> {
             let modes = terminal_modes.into_iter().map(|(mode, value)| (mode as u8, value)).collect();
             Did::Terminal(Terminal { term, size, modes })
         }
-        ChannelMsg::RequestShell { .. } => Did::Start(Start::Shell),
+        ChannelMsg::RequestShell { .. } => Did::Start(Program::Shell),
+        ChannelMsg::AgentForward { .. } => Did::Agent,
+        ChannelMsg::RequestX11 {
+            single_connection,
+            x11_authentication_protocol,
+            x11_authentication_cookie,
+            x11_screen_number,
+            ..
+        } => Did::X11(X11 {
+            single: single_connection,
+            protocol: x11_authentication_protocol,
+            cookie: x11_authentication_cookie,
+            screen: x11_screen_number,
+        }),
         ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height } => {
             Did::Resize(Size { cols: col_width, rows: row_height, width: pix_width, height: pix_height })
         }

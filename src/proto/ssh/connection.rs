@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use russh::ChannelId;
+use russh::server::Handle;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,9 +18,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::Front;
+use super::lent::Lent;
 use crate::policy::Grant;
 use crate::session::{Flow, Held, KillLine, Session};
-use crate::socket::Socket;
+use crate::socket::{Socket, UpstreamSpec};
 use crate::store::{Event, EventStatus};
 use crate::upstream::{self, OnBehalf, Upstream, UpstreamError};
 
@@ -49,6 +51,9 @@ pub(super) struct Connection {
     had_channels: AtomicBool,
     may_remain: AtomicBool,
     terminals_forbidden: AtomicBool,
+    /// What the client has lent to the upstream.
+    pub(super) lent: Lent,
+    handle: OnceLock<Handle>,
 }
 
 impl Connection {
@@ -79,6 +84,8 @@ impl Connection {
             had_channels: AtomicBool::new(false),
             may_remain: AtomicBool::new(false),
             terminals_forbidden: AtomicBool::new(false),
+            lent: Lent::default(),
+            handle: OnceLock::new(),
         }
     }
 
@@ -145,6 +152,11 @@ impl Connection {
         }
     }
 
+    /// Whether one more channel may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.flows().len() < self.front.channels
+    }
+
     /// Runs a channel's task and registers what it holds until the task ends. `None`: too many channels.
     pub(super) fn spawn_channel<F>(self: &Arc<Self>, id: ChannelId, run: impl FnOnce(Arc<Flow>) -> F) -> Option<()>
     where
@@ -168,6 +180,26 @@ impl Connection {
         let span = tracing::info_span!(parent: &self.span, "channel", id = %id);
         self.tasks.spawn(task.instrument(span));
         Some(())
+    }
+
+    /// Runs something of this connection that is no channel; awaited with the channels at the end.
+    pub(super) fn spawn_beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task.instrument(self.span.clone()));
+    }
+
+    /// Keeps the way to open channels to the client.
+    pub(super) fn keep_handle(&self, handle: Handle) {
+        let _ = self.handle.set(handle);
+    }
+
+    /// The way to open channels to the client, once somebody has signed in.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        self.handle.get().cloned()
+    }
+
+    /// Whether anything can be lent to where the socket leads.
+    pub(super) fn can_lend(&self) -> bool {
+        self.session().is_some_and(|session| matches!(session.socket().upstream, UpstreamSpec::Ssh(_)))
     }
 
     /// Whether there was a channel, so that something may just have been told on it.

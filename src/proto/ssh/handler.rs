@@ -15,11 +15,10 @@ use tracing::Instrument;
 use super::config::{SMALL_WINDOW, WINDOW};
 use super::connection::Connection;
 use super::sign_in::SignIn;
-use super::{channel, sign_in};
+use super::{channel, forward, lent, sign_in};
+use crate::policy::{Action, Destination};
 use crate::session::{End, Stalled};
 use crate::store::{Event, EventStatus};
-
-const NO_FORWARDING: &str = "forwarding is not offered";
 
 /// One connection's handler.
 pub(super) struct Handler {
@@ -55,6 +54,31 @@ impl Handler {
             true => session.channel_success(channel),
             false => session.channel_failure(channel),
         }
+    }
+
+    /// Opens a forwarded connection in a task of its own: dialling takes time.
+    async fn forward(&self, channel: Channel<Msg>, to: Destination, reply: ChannelOpenHandle, session: &mut Session) {
+        if !self.connection.has_room() {
+            self.refuse("ssh_channel", &to.to_string(), "too many channels on this connection");
+            return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+        }
+        let (connection, handle) = (self.connection.clone(), session.handle());
+        let id = channel.id();
+        let run = |flow| forward::to(connection, channel, handle, flow, to, reply);
+        // Full only if another took the last place in between; dropped, the reply is a refusal.
+        let _ = self.connection.spawn_channel(id, run);
+    }
+
+    /// Whether something may be lent, for the answer to the request; the channel's task asks again when it starts.
+    fn may_lend(&self, channel: ChannelId, action: &Action) -> bool {
+        let allowed = match self.connection.session() {
+            Some(session) if self.connection.can_lend() => session.allows(action).map_err(|denied| denied.to_string()),
+            _ => Err("not offered here".to_owned()),
+        };
+        if let Err(reason) = &allowed {
+            self.refuse(action.event_kind(), &action.to_string(), reason);
+        }
+        allowed.is_ok() && !self.started.contains(&channel)
     }
 
     /// Refuses something politely, as an event. What the client sent is cut to what a log needs.
@@ -103,6 +127,7 @@ impl russh::server::Handler for Handler {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         let Some(open) = self.connection.session() else { return Err(russh::Error::NotAuthenticated) };
+        self.connection.keep_handle(session.handle());
         let version = String::from_utf8_lossy(session.remote_sshid()).trim_end().to_owned();
         tokio::spawn(async move {
             open.note(Event::now("client", EventStatus::Success, json!({ "version": version }))).await;
@@ -143,16 +168,22 @@ impl russh::server::Handler for Handler {
 
     async fn channel_open_direct_tcpip(
         &mut self,
-        _: Channel<Msg>,
+        channel: Channel<Msg>,
         host: &str,
         port: u32,
         _: &str,
         _: u32,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("ssh_forward", &format!("to {host}:{port}"), NO_FORWARDING);
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        match u16::try_from(port) {
+            // A path in a host's place would be another kind of destination.
+            Ok(port) if port != 0 && !host.starts_with('/') => {
+                let to = Destination::Tcp { host: host.to_owned(), port };
+                self.forward(channel, to, reply, session).await;
+            }
+            _ => reply.reject(ChannelOpenFailure::ConnectFailed).await,
+        }
         Ok(())
     }
 
@@ -172,30 +203,40 @@ impl russh::server::Handler for Handler {
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _: Channel<Msg>,
+        channel: Channel<Msg>,
         path: &str,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("ssh_forward", &format!("to {path}"), NO_FORWARDING);
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.forward(channel, Destination::Path(path.to_owned()), reply, session).await;
         Ok(())
     }
 
     async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _: &mut Session) -> Result<bool, Self::Error> {
-        self.refuse("ssh_forward", &format!("from {address}:{port}"), NO_FORWARDING);
-        Ok(false)
+        let Ok(asked) = u16::try_from(*port) else { return Ok(false) };
+        let at = Destination::Tcp { host: address.to_owned(), port: asked };
+        let listens = Box::pin(lent::listen(&self.connection, at)).await;
+        *port = listens.map_or(*port, u32::from);
+        Ok(listens.is_some())
+    }
+
+    async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, Self::Error> {
+        let Ok(port) = u16::try_from(port) else { return Ok(false) };
+        Ok(lent::cancel(&self.connection, &Destination::Tcp { host: address.to_owned(), port }))
     }
 
     async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
-        self.refuse("ssh_forward", &format!("from {path}"), NO_FORWARDING);
-        Ok(false)
+        let at = Destination::Path(path.to_owned());
+        Ok(Box::pin(lent::listen(&self.connection, at)).await.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
+        Ok(lent::cancel(&self.connection, &Destination::Path(path.to_owned())))
     }
 
     async fn agent_request(&mut self, channel: ChannelId, _: &mut Session) -> Result<bool, Self::Error> {
-        self.refuse("ssh_agent", "auth-agent-req@openssh.com", "agent forwarding is not offered");
         self.arrived(channel, 0).await?;
-        Ok(false)
+        Ok(self.may_lend(channel, &Action::SshAgent))
     }
 
     async fn x11_request(
@@ -207,8 +248,10 @@ impl russh::server::Handler for Handler {
         _: u32,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.refuse("ssh_x11", "x11-req", "X11 forwarding is not offered");
-        session.channel_failure(channel)?;
+        match self.may_lend(channel, &Action::SshX11) {
+            true => session.channel_success(channel)?,
+            false => session.channel_failure(channel)?,
+        }
         self.arrived(channel, 0).await
     }
 

@@ -8,11 +8,15 @@
 //! handlers only note things down; whatever takes time runs in a channel's own task, and how long the loop waits for a
 //! slow channel is bounded by [`crate::session::Flow`].
 
+mod carried;
 mod channel;
 mod config;
 mod connection;
+mod files;
+mod forward;
 mod greeting;
 mod handler;
+mod lent;
 mod notices;
 mod relay;
 mod sign_in;
@@ -76,6 +80,8 @@ pub struct Front {
     pub issuer: String,
     /// How long a client may take to sign in, apart from the time that a link is open.
     pub handshake: Duration,
+    /// Where the gateway itself listens: no forward leads there.
+    pub own: Arc<[SocketAddr]>,
     /// How many channels one connection may have open.
     pub channels: usize,
 }

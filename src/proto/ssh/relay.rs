@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::carried::{Carried, Onward};
 use super::channel::{Client, Did, FromClient, ToClient, farewell, note_cut, refuse_recorded, told};
 use super::connection::Connection;
 use super::notices::Notices;
@@ -16,14 +19,15 @@ use crate::error::UserFacing;
 use crate::policy::Denied;
 use crate::record::observation::{Direction, What};
 use crate::record::{Ending, RecordingLost};
-use crate::session::{End, Recording, Session, Underway};
+use crate::session::{End, Kill, Recording, Session, Underway};
+use crate::store::{Event, EventStatus};
 use crate::upstream::{Input, Output, Said};
 
 /// How long a client's EOF waits for the program's end to be told.
 const EOF_HELD: Duration = Duration::from_secs(1);
 
 /// How a relay came to its end.
-enum Over {
+pub(super) enum Over {
     /// The upstream closed the channel, after it told how the program ended.
     Done,
     /// The upstream refused to start it.
@@ -36,6 +40,10 @@ enum Over {
     Ordered,
     /// What the channel does is no longer allowed.
     NoLonger(Denied),
+    /// This channel alone is ordered to end.
+    Killed(Kill),
+    /// What it carries is not what was agreed on, or not allowed.
+    Stopped(&'static str),
     /// Not recordable any more.
     Lost(RecordingLost),
 }
@@ -56,25 +64,43 @@ pub(super) struct Relay<'a> {
     pub(super) underway: Underway,
     /// What the gateway has to say in between, where that does no harm.
     pub(super) notices: Option<Notices>,
+    /// Bytes that it has carried, from the client and to it.
+    pub(super) passed: (u64, u64),
+    /// What its bytes mean, where that is known, and answers of our own to the client.
+    pub(super) carried: Option<(Carried, mpsc::Receiver<Bytes>)>,
 }
 
 impl Relay<'_> {
     /// Relays until one side ends it, then closes the other and the recording.
-    pub(super) async fn run(mut self, mut client: Client, mut input: Input, mut output: Output) {
+    /// The bytes that it carried both ways, where it was read what they mean.
+    pub(super) async fn run(mut self, mut client: Client, mut input: Input, mut output: Output) -> (u64, u64) {
         let mut program = Program::default();
         let client_eof = AtomicBool::new(false);
-        let mut notices = self.notices.take();
+        let mut beside = Beside { notices: self.notices.take(), carried: None, answers: None };
+        let carried = self.carried.take().map(|(carried, answers)| {
+            beside.answers = Some(answers);
+            carried
+        });
+        beside.carried = carried.as_ref();
         let ours = Ours { session: self.session, recording: &self.recording };
         let over = tokio::select! {
             biased;
             () = self.session.until_ending() => Over::Ordered,
             denied = self.underway.until_refused() => Over::NoLonger(denied),
+            kill = self.recording.until_killed() => Over::Killed(kill),
             lost = self.recording.until_lost() => Over::Lost(lost),
-            over = outward(ours, &mut output, &client.to, &mut program, &client_eof, &mut notices) => over,
-            over = inward(ours, &mut client.from, &mut input, &client_eof) => over,
+            over = outward(ours, &mut output, &client.to, &mut program, &client_eof, &mut beside) => over,
+            over = inward(ours, &mut client.from, &mut input, &client_eof, carried.as_ref()) => over,
         };
-        self.notices = notices;
+        self.notices = beside.notices;
+        if let Some(carried) = &carried {
+            // Before the recording is sealed. A recording that is lost has nowhere to write it.
+            carried.finish(ours).await;
+            self.passed = carried.passed();
+        }
+        let passed = self.passed;
         self.finish(over, client.to, input, output, program).await;
+        passed
     }
 
     async fn finish(mut self, over: Over, client: ToClient, mut input: Input, output: Output, program: Program) {
@@ -104,18 +130,34 @@ impl Relay<'_> {
             }
             Over::ClientGone => input.close().await,
             Over::Ordered if !session.ended().is_some_and(|end| end.is_told()) => input.close().await,
-            Over::Ordered | Over::Lost(_) => self.dismiss(&farewell(session), back, &client, output, &program).await,
+            Over::Ordered | Over::Lost(_) => {
+                self.dismiss(&farewell(session), back, &client, input, output, &program).await
+            }
             Over::NoLonger(denied) => {
                 // What was started is ended first: the book may be slow.
-                self.dismiss(&denied.to_string(), back, &client, output, &program).await;
+                self.dismiss(&denied.to_string(), back, &client, input, output, &program).await;
                 note_cut(session, recording, &denied).await;
+            }
+            Over::Killed(kill) => self.dismiss(&kill.words(), back, &client, input, output, &program).await,
+            Over::Stopped(words) => {
+                self.dismiss(words, back, &client, input, output, &program).await;
+                let about = json!({ "recording_id": recording.id(), "reason": words });
+                session.note(Event::now("stopped", EventStatus::Denied, about)).await;
             }
         }
         self.recording.finish(ending, program.status);
     }
 
     /// Gives the terminal back as it was, tells the user why, and ends meanwhile what was started.
-    async fn dismiss(&self, words: &str, back: Option<String>, client: &ToClient, output: Output, program: &Program) {
+    async fn dismiss(
+        &self,
+        words: &str,
+        back: Option<String>,
+        client: &ToClient,
+        mut input: Input,
+        output: Output,
+        program: &Program,
+    ) {
         let ours = Ours { session: self.session, recording: &self.recording };
         let goodbye = async {
             if let Some(back) = back {
@@ -124,7 +166,16 @@ impl Relay<'_> {
             let _ = self.recording.record(What::Told { text: told(words) }).await;
             client.dismiss(words).await;
         };
-        let ((), ended) = tokio::join!(goodbye, output.end());
+        let end = async {
+            // An SSH server that passes it on ends what was started; closing alone hangs it up.
+            let killed = async {
+                let _ = input.signal("KILL").await;
+                input.close().await;
+            };
+            let _ = timeout(super::GOODBYE, killed).await;
+            output.end().await
+        };
+        let ((), ended) = tokio::join!(goodbye, end);
         if !ended && !program.ended {
             self.connection.leaves_something();
         }
@@ -133,9 +184,16 @@ impl Relay<'_> {
 
 /// What both directions write into.
 #[derive(Clone, Copy)]
-struct Ours<'a> {
-    session: &'a Session,
-    recording: &'a Recording,
+pub(super) struct Ours<'a> {
+    pub(super) session: &'a Session,
+    pub(super) recording: &'a Recording,
+}
+
+/// What goes to the client beside what the upstream says.
+struct Beside<'a> {
+    notices: Option<Notices>,
+    carried: Option<&'a Carried>,
+    answers: Option<mpsc::Receiver<Bytes>>,
 }
 
 impl Ours<'_> {
@@ -147,11 +205,25 @@ impl Ours<'_> {
 }
 
 /// From the client to the upstream.
-async fn inward(ours: Ours<'_>, client: &mut FromClient, input: &mut Input, eof: &AtomicBool) -> Over {
+async fn inward(
+    ours: Ours<'_>,
+    client: &mut FromClient,
+    input: &mut Input,
+    eof: &AtomicBool,
+    carried: Option<&Carried>,
+) -> Over {
     loop {
         let did = client.next().await;
         if matches!(did, Did::Eof) {
             eof.store(true, Ordering::Release);
+        }
+        if let (Did::Data(0, data), Some(carried)) = (&did, carried) {
+            let bytes = data.len();
+            if let Err(over) = carried.carry(ours, data.clone(), Onward::In(input)).await {
+                return over;
+            }
+            client.taken(bytes);
+            continue;
         }
         match forward_inward(ours, client, input, did).await {
             Ok(true) => {}
@@ -193,7 +265,7 @@ async fn forward_inward(
             let _ = input.eof().await;
         }
         // Too late to mean anything; russh has answered them with a failure.
-        Did::Terminal(_) | Did::Env(..) | Did::Start(_) => {}
+        Did::Terminal(_) | Did::Env(..) | Did::Agent | Did::X11(_) | Did::Start(_) => {}
         Did::Gone => return Ok(false),
     }
     Ok(true)
@@ -211,13 +283,20 @@ async fn outward(
     client: &ToClient,
     program: &mut Program,
     client_eof: &AtomicBool,
-    notices: &mut Option<Notices>,
+    beside: &mut Beside<'_>,
 ) -> Over {
     let mut held = None;
     loop {
         let said = match held {
-            None => match next_or_notice(output, notices).await {
+            None => match next_or_ours(output, beside).await {
                 Next::Said(said) => said,
+                // It stands in the recording already.
+                Next::Answer(data) => {
+                    if client.send(0, data).await.is_err() {
+                        return Over::ClientGone;
+                    }
+                    continue;
+                }
                 Next::Notice(text) => {
                     if let Err(over) = tell(ours, client, text).await {
                         return over;
@@ -241,16 +320,16 @@ async fn outward(
         };
         let Some(said) = said else { break };
         if !matches!(said, Said::Data(..))
-            && let Some(text) = notices.as_mut().and_then(Notices::give_title_back)
+            && let Some(text) = beside.notices.as_mut().and_then(Notices::give_title_back)
             && let Err(over) = tell(ours, client, text).await
         {
             return over;
         }
-        if let Err(over) = forward_outward(ours, client, &said, program).await {
+        if let Err(over) = forward_outward(ours, client, &said, program, beside.carried).await {
             return over;
         }
         output.taken(&said);
-        if let (Said::Data(_, data), Some(notices)) = (&said, notices.as_mut()) {
+        if let (Said::Data(_, data), Some(notices)) = (&said, beside.notices.as_mut()) {
             notices.pass(data);
         }
         match said {
@@ -267,8 +346,17 @@ async fn outward(
 }
 
 /// Records and forwards one thing; an EOF is only recorded.
-async fn forward_outward(ours: Ours<'_>, client: &ToClient, said: &Said, program: &mut Program) -> Result<(), Over> {
+async fn forward_outward(
+    ours: Ours<'_>,
+    client: &ToClient,
+    said: &Said,
+    program: &mut Program,
+    carried: Option<&Carried>,
+) -> Result<(), Over> {
     let direction = Direction::Output;
+    if let (Said::Data(0, data), Some(carried)) = (said, carried) {
+        return carried.carry(ours, data.clone(), Onward::Out(client)).await;
+    }
     match said {
         Said::Data(stream, data) => {
             record(ours, What::Bytes { direction, stream: *stream, data: data.clone() }).await?;
@@ -292,7 +380,7 @@ async fn forward_outward(ours: Ours<'_>, client: &ToClient, said: &Said, program
     Ok(())
 }
 
-async fn record(ours: Ours<'_>, what: What) -> Result<(), Over> {
+pub(super) async fn record(ours: Ours<'_>, what: What) -> Result<(), Over> {
     ours.record(what).await.map_err(Over::Lost)
 }
 
@@ -300,16 +388,34 @@ async fn record(ours: Ours<'_>, what: What) -> Result<(), Over> {
 enum Next {
     Said(Option<Said>),
     Notice(String),
+    /// An answer of our own, in the channel's protocol.
+    Answer(Bytes),
 }
 
-/// A notice first, or an upstream that never pauses would keep it away; it waits itself for a moment in which it does no
-/// harm. Cancel safe.
-async fn next_or_notice(output: &mut Output, notices: &mut Option<Notices>) -> Next {
-    let Some(notices) = notices else { return Next::Said(output.next().await) };
+/// Ours first, or an upstream that never pauses would keep it away; a notice waits itself for a moment in which it does no
+/// harm, an answer for a place between two messages. Cancel safe.
+async fn next_or_ours(output: &mut Output, beside: &mut Beside<'_>) -> Next {
+    let Beside { notices, carried, answers } = beside;
+    let between = carried.is_some_and(Carried::is_between);
     tokio::select! {
         biased;
-        text = notices.next() => Next::Notice(text),
+        text = until_notice(notices) => Next::Notice(text),
+        Some(answer) = until_answer(answers), if between => Next::Answer(answer),
         said = output.next() => Next::Said(said),
+    }
+}
+
+async fn until_notice(notices: &mut Option<Notices>) -> String {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until_answer(answers: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match answers {
+        Some(answers) => answers.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -175,7 +175,7 @@ pub(super) fn summary(totals: &Totals) -> Fact {
         "lookups": totals.lookups,
         "incomplete": totals.incomplete,
     });
-    Fact { kind: "ssh_files", outcome: Outcome::Done, about }
+    Fact { kind: crate::wire::SUMMARY, outcome: Outcome::Done, about }
 }
 
 fn object(operation: &str) -> Map<String, Value> {

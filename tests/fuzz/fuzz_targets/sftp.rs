@@ -6,7 +6,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use gatescribe::wire::Keep, sftp::Files;
+use gatescribe::wire::{Keep, sftp::Files};
 use gatescribe::wire::{Fact, Reading, Step, Stop};
 use libfuzzer_sys::fuzz_target;
 
