@@ -31,6 +31,7 @@ pub(super) fn without_the_outside(mut raw: Raw) -> Raw {
 
 impl Upstream {
     fn without_the_outside(&mut self) {
+        self.alone = true;
         [&mut self.private_key, &mut self.password].into_iter().flatten().for_each(stand_in);
         if self.host_key.is_none()
             && let Some(file) = self.known_hosts.take()

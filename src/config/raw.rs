@@ -190,6 +190,10 @@ pub struct Upstream {
     pub password: Typed<SecretRef>,
     pub host_key: Typed<OneOrMore>,
     pub known_hosts: Text,
+    pub shell: Text,
+    /// What the file names outside of itself is not to be looked at.
+    #[serde(skip)]
+    pub alone: bool,
 }
 
 impl Raw {

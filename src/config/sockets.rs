@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use toml::Spanned;
 
 use super::check::Checker;
 use super::host;
-use super::raw::{self, OneOrMore};
+use super::raw::{self, OneOrMore, Typed};
+use crate::accounts::Account;
 use crate::socket::{HostKeyCheck, Protocol, Socket, SshCredential, SshUpstream, UpstreamSpec};
 
 /// Names that the portal keeps for itself.
@@ -116,11 +119,58 @@ impl Checker<'_, '_> {
         let later = ["docker", "kubernetes", "ssm", "ecs", "ec2-instance-connect"];
         let kind = table.get_ref().kind.as_ref()?;
         match self.choice(kind, &[("ssh", Kind::Ssh), ("shell", Kind::Shell)], &later)? {
-            Kind::Ssh => self.ssh(table).map(UpstreamSpec::Ssh),
-            Kind::Shell => {
-                let words = "the built-in shell is for `gatescribe demo`: it would run as the gateway's own user";
-                self.report.error(&kind.span(), words, "write \"ssh\" and reach this host through its sshd");
-                None
+            Kind::Ssh => {
+                self.only_of(&[("shell", span(&table.get_ref().shell))], "shell");
+                self.ssh(table).map(UpstreamSpec::Ssh)
+            }
+            Kind::Shell => self.shell(table),
+        }
+    }
+
+    fn shell(&mut self, table: &Spanned<raw::Upstream>) -> Option<UpstreamSpec> {
+        let raw = table.get_ref();
+        self.only_of(
+            &[
+                ("address", span(&raw.address)),
+                ("private_key", span(&raw.private_key)),
+                ("password", span(&raw.password)),
+                ("host_key", span(&raw.host_key)),
+                ("known_hosts", span(&raw.known_hosts)),
+            ],
+            "ssh",
+        );
+        let shell = raw.shell.as_ref().map(|typed| {
+            let path = self.filled(typed).map(PathBuf::from)?;
+            let good = path.is_absolute() && (raw.alone || path.is_file());
+            let good = if good { Ok(path) } else { Err("this is no program of this host") };
+            self.report.value(typed, good, "write the whole path: \"/bin/sh\"")
+        });
+        let username = self.need(&raw.username, table, "socket.upstream", "username", "\"support\"");
+        let username = username.and_then(|typed| {
+            let name = self.filled(typed)?;
+            if raw.alone {
+                return Some(name);
+            }
+            // Whether it is the gateway's own user is for the gateway to see: others may run this check.
+            let account = Account::find(&name).and_then(|account| account.unprivileged(0));
+            let account =
+                self.report.value(typed, account, "name a user of this host who owns nothing of the gateway's")?;
+            if raw.shell.is_none() && account.has_no_shell() {
+                let words = format!("{} lets nobody in: name another `shell`", account.shell.display());
+                self.report.warn(&typed.span(), words);
+            }
+            Some(name)
+        });
+        let shell = shell.map_or(Some(None), |shell| shell.map(Some))?;
+        Some(UpstreamSpec::ShellAs { username: username?, shell })
+    }
+
+    /// Tells of keys that are there and mean nothing here.
+    fn only_of(&mut self, keys: &[(&str, Option<Range<usize>>)], kind: &str) {
+        for (key, at) in keys {
+            if let Some(at) = at {
+                let words = format!("`{key}` is for `kind = \"{kind}\"`");
+                self.report.error(at, words, "leave it out");
             }
         }
     }
@@ -220,6 +270,10 @@ impl Checker<'_, '_> {
         let good = if good { Ok(text.clone()) } else { Err("this is no SHA256 fingerprint of a host key") };
         self.report.value(typed, good, HOST_KEY)
     }
+}
+
+fn span<T>(key: &Typed<T>) -> Option<Range<usize>> {
+    key.as_ref().map(Spanned::span)
 }
 
 /// Who listens where.

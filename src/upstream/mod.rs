@@ -104,7 +104,13 @@ pub enum Said {
 }
 
 /// Reaches the upstream of `socket`, on a child of `line`, within 30 seconds. `login` is the one the grant is for.
-pub async fn dial(grant: Grant, socket: &Socket, line: &KillLine) -> Result<Upstream, UpstreamError> {
+/// `helper` is what the built-in shell of `serve` comes from.
+pub async fn dial(
+    grant: Grant,
+    socket: &Socket,
+    line: &KillLine,
+    helper: Option<&shell::Helper>,
+) -> Result<Upstream, UpstreamError> {
     let Action::Connect { login } = grant.action() else {
         return Err(UpstreamError::new("this grant is not for a connection"));
     };
@@ -113,7 +119,10 @@ pub async fn dial(grant: Grant, socket: &Socket, line: &KillLine) -> Result<Upst
             let dialled = ssh::Connection::dial(spec, login.as_deref(), line).await;
             dialled.map(Upstream::Ssh).map_err(|words| UpstreamError::new(format!("{}: {words}", socket.name)))
         }
-        UpstreamSpec::Shell { .. } => Ok(Upstream::Shell(shell::Host)),
+        UpstreamSpec::Shell { .. } => Ok(Upstream::Shell(shell::Host::own())),
+        UpstreamSpec::ShellAs { username, shell } => {
+            shell::Host::of(helper, username, shell.as_deref()).map(Upstream::Shell)
+        }
     }
 }
 

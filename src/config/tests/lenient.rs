@@ -19,6 +19,13 @@ type = "ssh"
 address = "10.0.0.6"
 private_key = "file:no/key"
 known_hosts = "no/hosts"
+[[socket]]
+name = "web-3"
+type = "ssh"
+[socket.upstream]
+kind = "shell"
+username = "no-such-user"
+shell = "/no/shell"
 [[policy]]
 name = "all"
 effect = "allow"
@@ -29,10 +36,10 @@ effect = "allow"
 fn what_is_outside_of_the_file_is_not_needed_to_know_who_may_do_what() {
     let text = [HEAD, SOCKET, OUTSIDE].concat().replace("env:SECRET", "env:NOT_SET_ANYWHERE");
     let file = Path::new("/nowhere/gatescribe.toml");
-    assert!(parse(&text, file, &|_| None).unwrap_err().iter().count() >= 7, "the gateway does not start on it");
+    assert!(parse(&text, file, &|_| None).unwrap_err().iter().count() >= 9, "the gateway does not start on it");
     let config = Config::parse_leniently(&text, file).unwrap_or_else(|errors| panic!("{errors}"));
     let names: Vec<_> = config.sockets.iter().map(|socket| (socket.name.as_str(), socket.fixes_login())).collect();
-    assert_eq!(names, [("web-1", true), ("web-2", false)]);
+    assert_eq!(names, [("web-1", true), ("web-2", false), ("web-3", true)]);
     assert_eq!(config.policies.rules().len(), 1);
     assert!(config.tls.is_none() && config.recording.key.is_none());
 }

@@ -94,7 +94,8 @@ impl Connection {
         let line = self.line.clone();
         let span =
             tracing::info_span!(parent: &self.span, "dial", socket = session.socket().name, session = %session.id());
-        let dial = async move { upstream::dial(grant, session.socket(), &line).await.map(Arc::new) };
+        let helper = self.front.helper.clone();
+        let dial = async move { upstream::dial(grant, session.socket(), &line, helper.as_ref()).await.map(Arc::new) };
         let dial = tokio::spawn(dial.instrument(span));
         let dial = async move { dial.await.unwrap_or_else(|_| Err(UpstreamError::new("the dial was given up"))) };
         let _ = self.dial.set(dial.boxed().shared());

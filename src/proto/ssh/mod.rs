@@ -35,6 +35,7 @@ use crate::identity::sign_ins::SignIns;
 use crate::session::{Cut, End, KillLine, Rules, Session, Sessions};
 use crate::socket::Socket;
 use crate::store::Store;
+use crate::upstream::shell::Helper;
 
 /// TCP keepalives: after how long without a byte, how far apart, and how many may be missed. A client whose machine is gone
 /// is noticed in little more than a minute.
@@ -75,6 +76,8 @@ pub struct Front {
     pub handshake: Duration,
     /// How many channels one connection may have open.
     pub channels: usize,
+    /// What the built-in shell of `serve` comes from.
+    pub helper: Option<Helper>,
 }
 
 /// Serves one connection; whether anybody signed in on it. `reached` is the address that the client connected to, and
