@@ -38,7 +38,8 @@
 //!                  command line), sign_ins (what `gatescribe login` begins, issues and revokes), ssh_ca and x509_ca (the
 //!                  authorities), tokens (of the API; scopes, roles), approval (who agreed in a browser,
 //!                  and was not revoked since), newcomers (who is told of every sign-in), people (as they signed in
-//!                  last), supposed (somebody to ask about only), random, dev_issuer (a provider for demo and tests)
+//!                  last), supposed (somebody to ask about only), ssh_ca_upstream (opens servers, for a session each),
+//!                  random, dev_issuer (a provider for demo and tests)
 //!   policy/        may they: policies (finds the rules about a visit), rules and their parts (when, rights, exec), lock,
 //!                  decide() -> Permit, Permit::check() -> Grant, outlook (asks ahead), explain (why, rule by rule)
 //!   session/       registry (open, kill, drain, close), in_force (rules, locks and sockets, replaced as one), live (a
@@ -51,9 +52,12 @@
 //!                  before forwarded), drain (spool to container; fresh: what it need not read back), file, reader,
 //!                  follow (at a live recording's end), verify, recover (after a crash), remove, export/ (cast and
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
-//!   wire/          what bytes mean: a reading follows a channel and tells what it carries
-//!   upstream/      dial and start: ssh/ (a server), shell/ (this host: as oneself in demo, in serve as another user, by a
-//!                  helper that was there before everything else)
+//!   wire/          what bytes mean: a reading follows a channel and tells what it carries. sftp/ (files, and what may not
+//!                  be written), transfer (which commands copy files), scp/ and rsync/ (what they copy), told (the facts'
+//!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked)
+//!   upstream/      dial and start: ssh/ (a server: host_key, host_certificate, known_hosts, login, tunnel through a jump
+//!                  host), shell/ (this host: as oneself in demo, in serve as another user, by a helper that was there
+//!                  before everything else), reach (where forwards may lead), tcp (forwards from this host)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
 //!                  said in a terminal in between)
 //!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use uuid::Uuid;
@@ -93,8 +94,8 @@ pub enum OnFailure {
 /// Where a socket leads and how the gateway logs in there. The user never sees these credentials.
 #[derive(Debug)]
 pub enum UpstreamSpec {
-    /// An SSH server.
-    Ssh(SshUpstream),
+    /// An SSH server. Shared, because other sockets may lead through it.
+    Ssh(Arc<SshUpstream>),
     /// A terminal on the gateway's own host, as the user who started the gateway. In `demo` only.
     Shell {
         /// That user's name.
@@ -120,15 +121,34 @@ pub struct SshUpstream {
     pub credential: SshCredential,
     /// How the server proves itself.
     pub host_key: HostKeyCheck,
+    /// The jump host that it is reached through; left out: directly.
+    pub via: Option<JumpHost>,
+}
+
+/// Another socket's server, which leads on to this one by a forwarded connection (RFC 4254 section 7.2). A value that
+/// holds its own way, so there are no loops.
+#[derive(Clone, Debug)]
+pub struct JumpHost {
+    /// That socket's name.
+    pub name: String,
+    /// Its server, with its own login, credential and host key.
+    pub server: Arc<SshUpstream>,
 }
 
 /// How the gateway logs in at an SSH server.
 #[derive(Debug)]
 pub enum SshCredential {
-    /// An OpenSSH private key, without passphrase.
-    PrivateKey(SecretString),
+    /// A private key, in OpenSSH's form or PEM.
+    PrivateKey {
+        /// The file's text.
+        key: SecretString,
+        /// What it is encrypted with.
+        passphrase: Option<SecretString>,
+    },
     /// A password.
     Password(SecretString),
+    /// A certificate of the gateway's own authority for upstreams, made for each session.
+    Certificate,
 }
 
 /// How an SSH server is recognised.
@@ -138,6 +158,8 @@ pub enum HostKeyCheck {
     Fingerprints(Vec<String>),
     /// The entries for its address in an OpenSSH `known_hosts` file.
     KnownHosts(PathBuf),
+    /// A host certificate by one of these authorities: public keys, as lines of OpenSSH's.
+    Authorities(Vec<String>),
     /// Not at all, because the configuration says so in words.
     Unverified,
 }

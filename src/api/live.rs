@@ -51,7 +51,7 @@ impl Replays for Recordings {
     ) -> Result<(), ReplayError> {
         let (id, started) = (recording.recording_id, recording.start_time);
         let reader = || Handle::current().block_on(self.open_reader(session, id, started)).map_err(told);
-        let opaque = recording.legibility == "opaque";
+        let opaque = recording.legibility != "screen";
         let cast = || CastOptions { started, title: recording.command.clone(), input: with_input, opaque };
         let text = |view| TextOptions { started, view, input: with_input, opaque };
         let done = match format {

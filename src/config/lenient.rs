@@ -5,6 +5,7 @@ use toml::Spanned;
 
 use super::raw::{OneOrMore, Raw, Upstream};
 use super::secret::SecretRef;
+use super::sockets::upstream;
 
 /// What every secret is. A private key must look like one.
 pub(super) const NOT_READ: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\nnot read\n-----END OPENSSH PRIVATE KEY-----";
@@ -32,12 +33,21 @@ pub(super) fn without_the_outside(mut raw: Raw) -> Raw {
 impl Upstream {
     fn without_the_outside(&mut self) {
         self.alone = true;
-        [&mut self.private_key, &mut self.password].into_iter().flatten().for_each(stand_in);
+        if self.kind.as_ref().is_some_and(|kind| kind.get_ref() != "ssh") {
+            // Whatever stands here beside is for servers, a mistake, and told by its own name.
+            return;
+        }
+        let secrets = [&mut self.private_key, &mut self.private_key_passphrase, &mut self.password];
+        secrets.into_iter().flatten().for_each(stand_in);
+        let ca_file = self.host_ca.as_ref().filter(|typed| upstream::names_a_file(typed.get_ref()));
+        let file = self.known_hosts.as_ref().map(Spanned::span).or(ca_file.map(Spanned::span));
         if self.host_key.is_none()
-            && let Some(file) = self.known_hosts.take()
+            && (self.known_hosts.is_none() || self.host_ca.is_none())
+            && let Some(file) = file
         {
+            (self.known_hosts, self.host_ca) = (None, None);
             let none = OneOrMore::One(format!("SHA256:{}", "0".repeat(43)));
-            self.host_key = Some(Spanned::new(file.span(), none));
+            self.host_key = Some(Spanned::new(file, none));
         }
     }
 }

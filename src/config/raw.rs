@@ -186,10 +186,14 @@ pub struct Upstream {
     pub kind: Text,
     pub address: Text,
     pub username: Text,
+    pub certificate: Typed<bool>,
     pub private_key: Typed<SecretRef>,
+    pub private_key_passphrase: Typed<SecretRef>,
     pub password: Typed<SecretRef>,
     pub host_key: Typed<OneOrMore>,
     pub known_hosts: Text,
+    pub host_ca: Typed<OneOrMore>,
+    pub via: Text,
     pub shell: Text,
     /// What the file names outside of itself is not to be looked at.
     #[serde(skip)]

@@ -20,7 +20,7 @@ pub struct Table {
 }
 
 /// Keys whose value stands for a secret.
-const SECRETS: &[&str] = &["key", "old_keys", "client_secret", "private_key", "password"];
+const SECRETS: &[&str] = &["key", "old_keys", "client_secret", "private_key", "private_key_passphrase", "password"];
 
 /// Every table.
 pub fn tables() -> &'static [Table] {
@@ -41,7 +41,7 @@ pub fn tables() -> &'static [Table] {
             table::<raw::Log>("log", &[]),
             table::<raw::Telemetry>("telemetry", &[]),
             table::<raw::Socket>("socket", &["record_files"]),
-            table::<raw::Upstream>("socket.upstream", &["tls", "roles", "host_ca"]),
+            table::<raw::Upstream>("socket.upstream", &["tls", "roles"]),
             table::<raw::Policy>("policy", &[]),
             table::<raw::PolicySockets>("policy.sockets", &[]),
             table::<raw::PolicyWho>("policy.who", &[]),

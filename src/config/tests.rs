@@ -15,6 +15,8 @@ use crate::socket::{HostKeyCheck, SshCredential, UpstreamSpec};
 
 const FINGERPRINT: &str = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+const AUTHORITY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+
 /// What must be there.
 const HEAD: &str = r#"[gateway]
 domain = "access.example.com"
@@ -37,7 +39,7 @@ host_key = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 "#;
 
 fn env(name: &str) -> Option<String> {
-    let known = ["SECRET", "GATESCRIBE_OIDC_SECRET", "LEGACY_PASSWORD"];
+    let known = ["SECRET", "GATESCRIBE_OIDC_SECRET", "LEGACY_PASSWORD", "WEB_1_PASSPHRASE"];
     known.contains(&name).then(|| "s3cret-value".to_owned())
 }
 
@@ -137,7 +139,9 @@ fn the_files_of_secrets_are_known() {
     let text = format!(
         "{HEAD}[tls]\ncertificate = \"file:none\"\nkey = \"file:a\"\n[recording]\nkey = \"env:X\"\n\
          old_keys = [\"file:b\", \"env:Y\", \"file:/c\"]\n{}notice = \"file:not\"\n",
-        SOCKET.replace("[socket.upstream]", "notice = \"file:not\"\n[socket.upstream]").replace("env:SECRET", "file:d")
+        SOCKET
+            .replace("[socket.upstream]", "notice = \"file:not\"\n[socket.upstream]")
+            .replace("\"env:SECRET\"", "\"file:d\"\nprivate_key_passphrase = \"file:e\"")
     );
     let written = |text: &str| {
         let mut report = Report::new(Path::new("x"), text);
@@ -145,7 +149,64 @@ fn the_files_of_secrets_are_known() {
     };
     let mut files = written(&text.replace("}notice", "}")).secret_files();
     files.sort();
-    assert_eq!(files, ["/c", "a", "b", "d"].map(PathBuf::from));
+    assert_eq!(files, ["/c", "a", "b", "d", "e"].map(PathBuf::from));
+}
+
+#[test]
+fn the_ways_to_log_in_and_to_know_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gatescribe.toml");
+    let other = AUTHORITY.replace("OIeZJ", "OIeZK");
+    std::fs::write(dir.path().join("cas.pub"), format!("# ours\n\n{AUTHORITY} a comment\n  {other}\n")).unwrap();
+    std::fs::write(dir.path().join("none.pub"), "# nothing\n").unwrap();
+    std::fs::write(dir.path().join("bad.pub"), format!("{AUTHORITY}\nssh-ed25519 no\n")).unwrap();
+    let with = |from: &str, to: &str| {
+        let text = [HEAD, &SOCKET.replace(from, to)].concat();
+        parse(&text, &file, &env).map(|(config, _)| match &config.sockets[0].upstream {
+            UpstreamSpec::Ssh(server) => server.clone(),
+            other => panic!("{other:?}"),
+        })
+    };
+    let pinned = format!("host_key = \"{FINGERPRINT}\"");
+    let cas = |value: &str| match &with(&pinned, &format!("host_ca = {value}")).unwrap().host_key {
+        HostKeyCheck::Authorities(lines) => lines.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(cas(&format!("\"{AUTHORITY} comment\"")), [AUTHORITY]);
+    assert_eq!(cas("\"cas.pub\""), [AUTHORITY, &other]);
+    assert_eq!(cas(&format!("[\"{other}\", \"cas.pub\"]")), [&other, AUTHORITY, &other]);
+    for (name, words) in [("none", "there is no public key in "), ("bad", "line 2 of ")] {
+        let told = with(&pinned, &format!("host_ca = \"{name}.pub\"")).unwrap_err();
+        assert!(told.words_all().starts_with(words), "{told}");
+    }
+    let login = |to: &str| with("password = \"env:SECRET\"", to);
+    assert!(matches!(login("certificate = true").unwrap().credential, SshCredential::Certificate));
+    let both = with("password", "certificate = false\npassword").unwrap();
+    assert!(matches!(&both.credential, SshCredential::Password(_)));
+    let key = dir.path().join("key");
+    std::fs::write(&key, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (line, expected) in [("", None), ("\nprivate_key_passphrase = \"env:SECRET\"", Some("s3cret-value"))] {
+        let server = login(&format!("private_key = \"file:key\"{line}")).unwrap();
+        let SshCredential::PrivateKey { passphrase, .. } = &server.credential else { panic!() };
+        assert_eq!(passphrase.as_ref().map(|secret| secret.expose_secret()), expected);
+    }
+}
+
+#[test]
+fn a_socket_holds_the_way_to_it_whatever_the_order() {
+    let named = |name: &str, more: &str| SOCKET.replace("\"web-1\"", &format!("{name:?}")) + more;
+    let sockets = [named("far", "via = \"near\"\n"), named("door", ""), named("near", "via = \"door\"\n")];
+    let config = load_text(&format!("{HEAD}{}", sockets.concat())).unwrap();
+    let names: Vec<_> = config.sockets.iter().map(|socket| socket.name.as_str()).collect();
+    assert_eq!(names, ["far", "door", "near"]);
+    let mut way = Vec::new();
+    let UpstreamSpec::Ssh(mut at) = config.sockets.into_iter().next().unwrap().upstream else { panic!() };
+    while let Some(hop) = at.via.clone() {
+        way.push(hop.name);
+        at = hop.server;
+    }
+    assert_eq!(way, ["near", "door"]);
 }
 
 #[test]

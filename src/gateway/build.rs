@@ -28,6 +28,7 @@ use crate::identity::oidc::Oidc;
 use crate::identity::people::People;
 use crate::identity::sign_ins::{self, SignIns};
 use crate::identity::ssh_ca::SshCa;
+use crate::identity::ssh_ca_upstream::UpstreamCa;
 use crate::identity::tokens::Tokens;
 use crate::identity::x509_ca::{self, GatewayCa};
 use crate::keeping::Keeping;
@@ -105,6 +106,7 @@ impl Gateway {
             known_hosts: host_ca.known_hosts(&host_names)?,
             x509_ca: ca.clone(),
         });
+        let upstream_ca = Arc::new(UpstreamCa::load_or_create(data)?);
         let host_key = ssh::host_key(&data.join("ssh_host_ed25519_key"))?;
         // By now everything that must not be reached is there.
         shells::vouch(helper.as_ref(), &config, &listeners.sockets).await?;
@@ -117,6 +119,7 @@ impl Gateway {
             store: store.clone(),
             issuer: config.oidc.issuer.clone(),
             sign_ins: sign_ins.clone(),
+            upstream_ca: upstream_ca.clone(),
             handshake: config.limits.handshake,
             channels: config.limits.channels_per_connection as usize,
             helper,
@@ -168,7 +171,8 @@ impl Gateway {
             renewals: Arc::new(Wants(sessions.clone())),
         };
         let router = api::router(state).merge(pages::router(pages)).merge(oauth::router(oauth));
-        let router = router.merge(api::about::router(ca.pem(), listeners.ssh_address.port()));
+        let port = listeners.ssh_address.port();
+        let router = router.merge(api::about::router(ca.pem(), upstream_ca.public(), port));
         let tls = match &config.tls {
             Some(tls) => x509_ca::server_config_from(tls.certificates.clone(), tls.key.clone_key())?,
             None => ca.server_config(&settings::names(&config, &listeners))?,

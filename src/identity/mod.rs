@@ -12,6 +12,7 @@ pub mod people;
 pub mod random;
 pub mod sign_ins;
 pub mod ssh_ca;
+pub mod ssh_ca_upstream;
 pub mod supposed;
 pub mod tokens;
 pub mod x509_ca;

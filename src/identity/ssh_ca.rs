@@ -1,4 +1,5 @@
-//! The gateway's SSH authorities: one vouches for people, the other for the gateway's own host key.
+//! The gateway's SSH authorities: one vouches for people, the other for the gateway's own host key. A third, which opens
+//! upstreams, is in `ssh_ca_upstream`.
 //!
 //! What is issued and what is accepted stand side by side here. russh checks that the client holds the certificate's key,
 //! that some authority's signature fits, and the time; everything, these too, is [`SshCa::check_user`]'s. Whether a
@@ -197,6 +198,11 @@ impl SshCa {
         Ok(certificate.sign(&self.key)?)
     }
 
+    /// Signs what a sibling authority has put together.
+    pub(super) fn sign(&self, certificate: Builder) -> Result<Certificate, SshCaError> {
+        Ok(certificate.sign(&self.key)?)
+    }
+
     /// Looks at everything that a user certificate says. `from` is where the client is.
     pub fn check_user(
         &self,
@@ -251,18 +257,31 @@ pub fn certifiable(line: &str) -> Result<PublicKey, KeyRefused> {
     Ok(key)
 }
 
+/// The public key of somebody else's authority as one line without comment, if it is of a kind that may vouch: Ed25519,
+/// ECDSA, or RSA from 2048 bits on.
+pub fn authority(line: &str) -> Result<String, KeyRefused> {
+    let key = certifiable(line)?.key_data().clone();
+    PublicKey::from(key).to_openssh().map_err(|_| KeyRefused::Unreadable)
+}
+
 /// Makes an Ed25519 key in a file that only its owner can read, and that is there whole or not at all.
 pub fn create_key(path: &Path) -> Result<PrivateKey, SshCaError> {
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed).map_err(|_| NoRandomness)?;
-    let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+    let key = new_key()?;
     let text = key.to_openssh(LineEnding::LF)?;
     let written = write_atomically(path, text.as_bytes(), 0o600);
     written.map_err(|source| SshCaError::File { path: path.to_owned(), source })?;
     Ok(key)
 }
 
-fn check_key(key: &KeyData) -> Result<(), KeyRefused> {
+/// Makes an Ed25519 key that is nowhere but here.
+pub(super) fn new_key() -> Result<PrivateKey, NoRandomness> {
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| NoRandomness)?;
+    Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
+}
+
+/// Whether the gateway takes such a key seriously: see [`certifiable`].
+pub fn check_key(key: &KeyData) -> Result<(), KeyRefused> {
     match (key.algorithm(), key.rsa()) {
         (Algorithm::Ed25519 | Algorithm::Ecdsa { .. }, _) => Ok(()),
         (_, Some(rsa)) if rsa.key_size() >= 2048 => Ok(()),
@@ -297,11 +316,11 @@ fn is_from(list: &str, from: IpAddr) -> bool {
 }
 
 /// Seconds since the epoch; times before it are none that a certificate can have.
-fn seconds(at: Timestamp) -> u64 {
+pub(super) fn seconds(at: Timestamp) -> u64 {
     u64::try_from(at.as_second()).unwrap_or_default()
 }
 
-fn nonce() -> Result<Vec<u8>, NoRandomness> {
+pub(super) fn nonce() -> Result<Vec<u8>, NoRandomness> {
     let mut nonce = vec![0; 32];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| NoRandomness)?;
     Ok(nonce)
@@ -497,7 +516,8 @@ mod tests {
         let certificate = made().named(|_| {}).to_openssh().unwrap();
         let (cut, long) = (&line[..line.len() - 5], format!("{line} {}", "x".repeat(LONGEST_KEY)));
         for bad in ["", "ssh-ed25519", cut, &long, &certificate, "-----BEGIN OPENSSH PRIVATE KEY-----"] {
-            assert!(certifiable(bad).is_err(), "{bad}");
+            assert!(certifiable(bad).is_err() && authority(bad).is_err(), "{bad}");
         }
+        assert_eq!(authority(&format!("{line} a comment\n")), Ok(line));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Destination;
+
 /// One thing that somebody wants to do in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -22,19 +24,19 @@ pub enum Action {
         /// Whether something may be changed by it.
         write: bool,
     },
-    /// Connect from the upstream to this host and port (`-L`, `-D`, `-W`).
+    /// Connect from the upstream (`-L`, `-D`, `-W`).
     SshForwardTo {
-        /// Host name or address as asked for.
-        host: String,
-        /// TCP port.
-        port: u16,
+        /// Where to, as asked for.
+        to: Destination,
+        /// Whether what it carries is a protocol that is not looked into there: TLS, SSH, SQL.
+        opaque: bool,
     },
-    /// Listen at the upstream (`-R`).
+    /// Listen at the upstream (`-R`), and carry what arrives there to the client.
     SshForwardFrom {
-        /// Address as asked for.
-        host: String,
-        /// TCP port.
-        port: u16,
+        /// Where, as asked for.
+        at: Destination,
+        /// As above.
+        opaque: bool,
     },
     /// Lend the client's agent to the upstream.
     SshAgent,
@@ -119,8 +121,10 @@ impl fmt::Display for Action {
             Self::SshExec { command } => write!(f, "exec \"{}\"", shown(&String::from_utf8_lossy(command))),
             Self::SshFiles { write: false } => f.write_str("reading files"),
             Self::SshFiles { write: true } => f.write_str("writing files"),
-            Self::SshForwardTo { host, port } => write!(f, "a forward to {}:{port}", shown(host)),
-            Self::SshForwardFrom { host, port } => write!(f, "a forward from {}:{port}", shown(host)),
+            Self::SshForwardTo { to, opaque: false } => write!(f, "a forward to {to}"),
+            Self::SshForwardTo { to, opaque: true } => write!(f, "TLS, SSH or SQL in a forward to {to}"),
+            Self::SshForwardFrom { at, opaque: false } => write!(f, "a forward from {at}"),
+            Self::SshForwardFrom { at, opaque: true } => write!(f, "TLS, SSH or SQL in a forward from {at}"),
             Self::SshAgent => f.write_str("agent forwarding"),
             Self::SshX11 => f.write_str("X11 forwarding"),
             Self::Database { database, class } => {

@@ -1,12 +1,12 @@
 //! Actions as people type them when they ask what a policy says.
 
-use super::Action;
+use super::{Action, Destination};
 
 /// This is no action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an action is connect, shell, exec COMMAND, sftp read, sftp write, forward HOST:PORT, forward-from HOST:PORT, \
-     agent or x11"
+    "an action is connect, shell, exec COMMAND, sftp read, sftp write, forward HOST:PORT, forward-opaque HOST:PORT, \
+     forward-from HOST:PORT, agent or x11"
 )]
 pub struct NoAction;
 
@@ -21,8 +21,9 @@ impl Action {
             ("exec", command) if !command.is_empty() => Ok(Self::SshExec { command: command.as_bytes().to_vec() }),
             ("sftp", "read") => Ok(Self::SshFiles { write: false }),
             ("sftp", "write") => Ok(Self::SshFiles { write: true }),
-            ("forward", to) => host_port(to).map(|(host, port)| Self::SshForwardTo { host, port }),
-            ("forward-from", from) => host_port(from).map(|(host, port)| Self::SshForwardFrom { host, port }),
+            ("forward", to) => destination(to).map(|to| Self::SshForwardTo { to, opaque: false }),
+            ("forward-opaque", to) => destination(to).map(|to| Self::SshForwardTo { to, opaque: true }),
+            ("forward-from", at) => destination(at).map(|at| Self::SshForwardFrom { at, opaque: false }),
             ("agent", "") => Ok(Self::SshAgent),
             ("x11", "") => Ok(Self::SshX11),
             _ => Err(NoAction),
@@ -30,14 +31,8 @@ impl Action {
     }
 }
 
-/// `10.0.0.1:443`, `db.example.com:5432`, `[2001:db8::1]:443`.
-fn host_port(text: &str) -> Result<(String, u16), NoAction> {
-    let (host, port) = text.rsplit_once(':').ok_or(NoAction)?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    match port.parse() {
-        Ok(port) if !bare.is_empty() => Ok((bare.to_owned(), port)),
-        _ => Err(NoAction),
-    }
+fn destination(text: &str) -> Result<Destination, NoAction> {
+    Destination::parse(text).map_err(|_| NoAction)
 }
 
 #[cfg(test)]
@@ -46,7 +41,8 @@ mod tests {
 
     #[test]
     fn what_people_type_is_an_action_or_an_error() {
-        let to = |host: &str, port| Action::SshForwardTo { host: host.into(), port };
+        let tcp = |host: &str, port| Destination::Tcp { host: host.into(), port };
+        let to = |host: &str, port| Action::SshForwardTo { to: tcp(host, port), opaque: false };
         let table = [
             ("connect", Action::Connect { login: Some("deploy".into()) }),
             (" shell ", Action::SshShell),
@@ -55,7 +51,9 @@ mod tests {
             ("sftp  write", Action::SshFiles { write: true }),
             ("forward 10.0.0.1:443", to("10.0.0.1", 443)),
             ("forward [2001:db8::1]:443", to("2001:db8::1", 443)),
-            ("forward-from 0.0.0.0:0", Action::SshForwardFrom { host: "0.0.0.0".into(), port: 0 }),
+            ("forward-opaque db:22", Action::SshForwardTo { to: tcp("db", 22), opaque: true }),
+            ("forward /run/a b", Action::SshForwardTo { to: Destination::Path("/run/a b".into()), opaque: false }),
+            ("forward-from 0.0.0.0:0", Action::SshForwardFrom { at: tcp("0.0.0.0", 0), opaque: false }),
             ("agent", Action::SshAgent),
             ("x11", Action::SshX11),
         ];

@@ -1,22 +1,18 @@
 //! `exec` patterns: matched word by word after POSIX splitting.
 //!
 //! `*` stands for one word, `**` (last only) for the rest. A command with an unquoted `; & | < > ( ) $`, back-tick,
-//! newline, glob or leading assignment matches no pattern, so that nothing can be smuggled behind an allowed word.
-//!
-//! The upstream's shell gets the original bytes and splits them again, and nobody here knows which shell that is or
-//! under which character set it runs. So [`split`] accepts only what sh, bash, zsh, ksh, csh and fish all read alike,
-//! and has no opinion on anything else: what it does not accept matches nothing.
+//! newline, glob or leading assignment matches no pattern, so that nothing can be smuggled behind an allowed word. What
+//! [`split`] does not accept matches nothing.
 
 use std::fmt;
 
-/// Longer commands match no pattern.
-const MAX_COMMAND: usize = 64 * 1024;
+use crate::wire::words::{NotPlain, Unquoted, Word, split};
 
 /// One pattern, such as `systemctl status *`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecPattern {
     text: String,
-    words: Vec<Word>,
+    words: Vec<Wanted>,
 }
 
 /// Why something is no pattern.
@@ -36,31 +32,8 @@ pub enum ExecPatternError {
     Never(#[from] NotPlain),
 }
 
-/// Why a command line is not one plain command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotPlain {
-    /// A character that means something to a shell, or that shells read differently.
-    #[error("{0:?} outside quotes means something to a shell")]
-    Unquoted(char),
-    /// A character that stays special within quotes, in one shell or another.
-    #[error("{0:?} within quotes is not read alike by all shells")]
-    Quoted(char),
-    /// A control character, a newline or NUL.
-    #[error("control characters and newlines are never accepted")]
-    Control,
-    /// `NAME=value` before the command.
-    #[error("the first word is an assignment")]
-    Assignment,
-    /// A quote that is not closed, or a back-slash at the end.
-    #[error("a quote is not closed")]
-    Open,
-    /// Not text, or too long.
-    #[error("it is not UTF-8, or longer than 64 KiB")]
-    NotText,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Word {
+enum Wanted {
     Exactly(String),
     One,
     Rest,
@@ -69,9 +42,9 @@ enum Word {
 impl ExecPattern {
     /// Reads a pattern. It is split as commands are, so `echo 'a b'` has two words and `'*'` is a literal star.
     pub fn parse(pattern: &str) -> Result<Self, ExecPatternError> {
-        let split = split(pattern.as_bytes(), Stars::Wild)?;
+        let split = split(pattern.as_bytes(), Unquoted::Stars)?;
         let count = split.len();
-        let words = split.into_iter().enumerate().map(|(at, piece)| word(piece, at + 1 == count));
+        let words = split.into_iter().enumerate().map(|(at, word)| wanted(word, at + 1 == count));
         let words = words.collect::<Result<Vec<_>, _>>()?;
         if words.is_empty() {
             return Err(ExecPatternError::Empty);
@@ -81,13 +54,13 @@ impl ExecPattern {
 
     /// Whether this command line, as it was sent, is one that the pattern describes.
     pub fn matches(&self, command: &[u8]) -> bool {
-        let Ok(command) = split(command, Stars::Refused) else { return false };
+        let Ok(command) = split(command, Unquoted::Nothing) else { return false };
         let mut command = command.iter();
-        for word in &self.words {
-            match (word, command.next()) {
-                (Word::Rest, _) => return true,
-                (Word::One, Some(_)) => {}
-                (Word::Exactly(wanted), Some(got)) if *wanted == got.text => {}
+        for wanted in &self.words {
+            match (wanted, command.next()) {
+                (Wanted::Rest, _) => return true,
+                (Wanted::One, Some(_)) => {}
+                (Wanted::Exactly(text), Some(got)) if *text == got.text => {}
                 _ => return false,
             }
         }
@@ -101,95 +74,13 @@ impl fmt::Display for ExecPattern {
     }
 }
 
-fn word(piece: Piece, last: bool) -> Result<Word, ExecPatternError> {
-    match (piece.stars, piece.text.as_str()) {
-        (false, _) => Ok(Word::Exactly(piece.text)),
-        (true, "*") => Ok(Word::One),
-        (true, "**") if last => Ok(Word::Rest),
+fn wanted(word: Word, last: bool) -> Result<Wanted, ExecPatternError> {
+    match (word.expands, word.text.as_str()) {
+        (false, _) => Ok(Wanted::Exactly(word.text)),
+        (true, "*") => Ok(Wanted::One),
+        (true, "**") if last => Ok(Wanted::Rest),
         (true, "**") => Err(ExecPatternError::RestNotLast),
-        (true, _) => Err(ExecPatternError::PartOfWord(piece.text)),
-    }
-}
-
-/// One word after splitting; `stars` tells whether an unquoted `*` is in it.
-#[derive(Debug, Default)]
-struct Piece {
-    text: String,
-    stars: bool,
-}
-
-/// What an unquoted `*` is: a wildcard in a pattern, a glob and therefore refused in a command.
-#[derive(Clone, Copy, PartialEq)]
-enum Stars {
-    Wild,
-    Refused,
-}
-
-/// Splits a command line into words (POSIX.1-2024, Shell Command Language, section 2.2), or says why that is not safe.
-fn split(command: &[u8], stars: Stars) -> Result<Vec<Piece>, NotPlain> {
-    if command.len() > MAX_COMMAND {
-        return Err(NotPlain::NotText);
-    }
-    let text = std::str::from_utf8(command).map_err(|_| NotPlain::NotText)?;
-    let mut words = Vec::new();
-    let mut open: Option<Piece> = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if matches!(c, ' ' | '\t') {
-            words.extend(open.take());
-            continue;
-        }
-        let starts = open.is_none();
-        let piece = open.get_or_insert_default();
-        match c {
-            '\'' | '"' => quoted(c, &mut chars, &mut piece.text)?,
-            '\\' => piece.text.push(escaped(chars.next())?),
-            '*' if stars == Stars::Wild => {
-                piece.stars = true;
-                piece.text.push(c);
-            }
-            _ if plain(c, starts) => piece.text.push(c),
-            _ if c.is_control() => return Err(NotPlain::Control),
-            _ => return Err(NotPlain::Unquoted(c)),
-        }
-    }
-    words.extend(open);
-    // Any `=` in the first word: zsh and csh know more forms of assignment than `NAME=`, and a command has none.
-    match words.first() {
-        Some(first) if first.text.contains('=') => Err(NotPlain::Assignment),
-        _ => Ok(words),
-    }
-}
-
-/// What may stand outside quotes. A list of what is harmless, not of what is dangerous: `#` starts a comment, `~`, `=`
-/// (zsh) and `{` expand, `^` was a pipe or a redirection, `!` is history. Characters beyond ASCII need quotes because
-/// under a multi-byte character set, which the client may choose by LC_ALL, their last byte can swallow a back-slash.
-fn plain(c: char, starts: bool) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | ',' | '@' | '%' | '+') || c == '=' && !starts
-}
-
-/// The rest of a quoted string. A back-slash in quotes is an escape in fish's single quotes and none in csh's double
-/// quotes; `!` is history in all of csh's quotes.
-fn quoted(quote: char, chars: &mut std::str::Chars<'_>, into: &mut String) -> Result<(), NotPlain> {
-    for c in chars {
-        match c {
-            _ if c == quote => return Ok(()),
-            '\\' | '!' => return Err(NotPlain::Quoted(c)),
-            '$' | '`' if quote == '"' => return Err(NotPlain::Quoted(c)),
-            _ if c.is_control() && c != '\t' => return Err(NotPlain::Control),
-            _ => into.push(c),
-        }
-    }
-    Err(NotPlain::Open)
-}
-
-/// What a back-slash outside quotes protects. Before letters and digits fish reads `\x3b` and the like.
-fn escaped(c: Option<char>) -> Result<char, NotPlain> {
-    match c {
-        Some(c) if c.is_ascii_punctuation() || c == ' ' => Ok(c),
-        Some(c) if c.is_control() => Err(NotPlain::Control),
-        Some(_) => Err(NotPlain::Unquoted('\\')),
-        None => Err(NotPlain::Open),
+        (true, _) => Err(ExecPatternError::PartOfWord(word.text)),
     }
 }
 
@@ -198,6 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::words::MAX_COMMAND;
 
     fn matches(pattern: &str, command: &str) -> bool {
         ExecPattern::parse(pattern).unwrap().matches(command.as_bytes())
@@ -350,19 +242,19 @@ mod tests {
             prop_assert!(pattern.matches(command.as_bytes()));
             let longer = [command.as_str(), " more"].concat();
             prop_assert!(!pattern.matches(longer.as_bytes()));
-            let got = split(command.as_bytes(), Stars::Refused).unwrap();
-            prop_assert_eq!(got.into_iter().map(|piece| piece.text).collect::<Vec<_>>(), words);
+            let got = split(command.as_bytes(), Unquoted::Nothing).unwrap();
+            prop_assert_eq!(got.into_iter().map(|word| word.text).collect::<Vec<_>>(), words);
         }
 
         /// A real sh makes the same words of what is accepted.
         #[test]
         fn sh_splits_what_is_accepted_alike(command in "[a-c ;|&$`*?~#'\"\\\\=!\n]{0,16}") {
-            if let Ok(words) = split(command.as_bytes(), Stars::Refused) {
+            if let Ok(words) = split(command.as_bytes(), Unquoted::Nothing) {
                 let script = format!("printf '%s\\0' x {command}");
                 let out = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
                 let got = String::from_utf8(out.stdout).unwrap();
                 let got = got.split_terminator('\0').skip(1).map(str::to_owned).collect::<Vec<_>>();
-                prop_assert_eq!(got, words.into_iter().map(|piece| piece.text).collect::<Vec<_>>());
+                prop_assert_eq!(got, words.into_iter().map(|word| word.text).collect::<Vec<_>>());
             }
         }
     }

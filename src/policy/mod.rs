@@ -8,6 +8,7 @@
 mod action;
 mod asked;
 mod decide;
+mod destination;
 mod exec;
 mod explain;
 mod lock;
@@ -23,15 +24,13 @@ mod words;
 pub use action::{Action, StatementClass};
 pub use asked::NoAction;
 pub use decide::{Cause, Context, Denied, Grant, Permit, StepUp, decide};
-pub use exec::{ExecPattern, ExecPatternError, NotPlain};
+pub use destination::{Destination, DestinationPattern, NoDestination};
+pub use exec::{ExecPattern, ExecPatternError};
 pub use explain::{Account, Allowed, RuleAccount};
 pub use lock::{Lock, LockTarget, Locks};
 pub use outlook::{Foreseen, Question};
 pub use policies::Policies;
-pub use rights::{
-    DatabaseRights, ExecRight, FilesRight, HostPattern, HttpRights, KubernetesRights, NoHostPattern, Rights, SomeSsh,
-    SshRights,
-};
+pub use rights::{DatabaseRights, ExecRight, FilesRight, HttpRights, KubernetesRights, Rights, SomeSsh, SshRights};
 pub use rules::{Country, Effect, Limits, PlaceMatch, Require, Rule, SocketMatch, Who};
 use stage::Stage;
 pub use when::{Days, Hours, HoursError, When, weekday};

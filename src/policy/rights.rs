@@ -3,7 +3,7 @@
 //! An absent protocol is refused and an empty table allows all of it. In a table with keys, rights that are absent are
 //! refused; narrowings that are absent do not narrow.
 
-use super::{Action, ExecPattern, StatementClass, wildcard};
+use super::{Action, Destination, DestinationPattern, ExecPattern, StatementClass, wildcard};
 use crate::socket::Protocol;
 
 /// What a rule allows, protocol by protocol.
@@ -40,9 +40,9 @@ pub struct SomeSsh {
     /// Files.
     pub sftp: FilesRight,
     /// Where `-L`, `-D` and `-W` may lead.
-    pub forward_to: Vec<HostPattern>,
+    pub forward_to: Vec<DestinationPattern>,
     /// Where `-R` may listen.
-    pub forward_from: Vec<HostPattern>,
+    pub forward_from: Vec<DestinationPattern>,
     /// Whether what a forward carries may be what the gateway cannot read.
     pub forward_opaque: bool,
     /// Agent forwarding.
@@ -76,18 +76,6 @@ pub enum FilesRight {
     /// Change them too.
     Write,
 }
-
-/// `host:port`, where `*` in the host stands for any run of characters and as the port for every port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPattern {
-    host: String,
-    port: Option<u16>,
-}
-
-/// This is no `host:port`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no host:port")]
-pub struct NoHostPattern;
 
 /// `[policy.allow.database]`
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -189,8 +177,8 @@ impl SshRights {
         match action {
             Action::SshShell => some.shell,
             Action::SshFiles { write } => some.sftp >= if *write { FilesRight::Write } else { FilesRight::Read },
-            Action::SshForwardTo { host, port } => some.forward_to.iter().any(|to| to.matches(host, *port)),
-            Action::SshForwardFrom { host, port } => some.forward_from.iter().any(|from| from.matches(host, *port)),
+            Action::SshForwardTo { to, opaque } => some.forwards(&some.forward_to, to, *opaque),
+            Action::SshForwardFrom { at, opaque } => some.forwards(&some.forward_from, at, *opaque),
             Action::SshAgent => some.agent,
             Action::SshX11 => some.x11,
             _ => false,
@@ -204,6 +192,10 @@ impl SomeSsh {
         let Self { shell, exec, sftp, forward_to, forward_from, forward_opaque: _, agent, x11, logins: _ } = self;
         let forwards = !forward_to.is_empty() || !forward_from.is_empty();
         !(*shell || *exec != ExecRight::None || *sftp != FilesRight::None || forwards || *agent || *x11)
+    }
+
+    fn forwards(&self, allowed: &[DestinationPattern], place: &Destination, opaque: bool) -> bool {
+        (!opaque || self.forward_opaque) && allowed.iter().any(|pattern| pattern.matches(place))
     }
 }
 
@@ -226,32 +218,6 @@ impl KubernetesRights {
         (self.namespaces.is_empty() || namespace.is_some_and(|namespace| any(&self.namespaces, namespace)))
             && (self.resources.is_empty() || any(&self.resources, resource))
             && (self.verbs.is_empty() || self.verbs.iter().any(|allowed| allowed == verb))
-    }
-}
-
-impl HostPattern {
-    /// `10.0.0.7:443`, `*.example.com:*`, `[2001:db8::1]:443`.
-    pub fn parse(text: &str) -> Result<Self, NoHostPattern> {
-        let (host, port) = text.rsplit_once(':').ok_or(NoHostPattern)?;
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let host = bare.unwrap_or(host);
-        let port = match port {
-            "*" => None,
-            // `parse` would read a sign too.
-            port if !port.bytes().all(|byte| byte.is_ascii_digit()) => return Err(NoHostPattern),
-            port => Some(port.parse::<u16>().ok().filter(|port| *port != 0).ok_or(NoHostPattern)?),
-        };
-        let fits =
-            |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '*' | '_') || bare.is_some() && c == ':';
-        match !host.is_empty() && host.chars().all(fits) {
-            true => Ok(Self { host: host.to_ascii_lowercase(), port }),
-            false => Err(NoHostPattern),
-        }
-    }
-
-    /// Names are compared without case.
-    fn matches(&self, host: &str, port: u16) -> bool {
-        self.port.is_none_or(|allowed| allowed == port) && wildcard::matches(&self.host, &host.to_ascii_lowercase())
     }
 }
 

@@ -44,6 +44,7 @@ pub fn encode<'a>(what: &'a What, delta_us: u64, out: &mut Vec<u8>) -> &'a [u8] 
             data
         }
         What::Exec { command } => payload(out, kind::EXEC, command),
+        What::Fact { body } => payload(out, kind::FACT, body),
         What::Request { body } => payload(out, kind::REQUEST, body),
         What::Response { body } => payload(out, kind::RESPONSE, body),
         What::Subsystem { name } => payload(out, kind::SUBSYSTEM, cut_text(name)),
@@ -78,6 +79,12 @@ pub fn encode<'a>(what: &'a What, delta_us: u64, out: &mut Vec<u8>) -> &'a [u8] 
             put_varint(out, *bytes);
             reason
         }
+        What::Withheld { direction, bytes } => {
+            put_head(out, kind::WITHHELD, 1 + varint_len(*bytes));
+            out.push(u8::from(*direction == Direction::Output));
+            put_varint(out, *bytes);
+            empty
+        }
         What::ClockStep { wall_us } => {
             put_head(out, kind::CLOCK_STEP, 8);
             out.extend_from_slice(&wall_us.to_le_bytes());
@@ -90,9 +97,10 @@ pub fn encode<'a>(what: &'a What, delta_us: u64, out: &mut Vec<u8>) -> &'a [u8] 
 pub fn oversize(what: &What) -> usize {
     let text = |s: &str| s.len() - cut_text(s).len();
     match what {
-        What::Exec { command: data } | What::Request { body: data } | What::Response { body: data } => {
-            data.len().saturating_sub(MAX_DATA)
-        }
+        What::Exec { command: data }
+        | What::Fact { body: data }
+        | What::Request { body: data }
+        | What::Response { body: data } => data.len().saturating_sub(MAX_DATA),
         What::Subsystem { name: s } | What::Signal { name: s } | What::Told { text: s } => text(s),
         What::Pty { term, .. } => text(term),
         What::Gap { reason, .. } => text(reason),
@@ -102,6 +110,7 @@ pub fn oversize(what: &What) -> usize {
         | What::Resize { .. }
         | What::Eof { .. }
         | What::ExitStatus { .. }
+        | What::Withheld { .. }
         | What::ClockStep { .. } => 0,
     }
 }
@@ -155,6 +164,15 @@ fn decode_body(kind: u8, mut body: Bytes) -> Result<What, Malformed> {
         }
         kind::CLOCK_STEP if body.len() == 8 => What::ClockStep { wall_us: body.get_i64_le() },
         kind::CLOCK_STEP => return Err(Malformed),
+        kind::WITHHELD => {
+            let direction = match take_u8(&mut body)? {
+                0 => Direction::Input,
+                1 => Direction::Output,
+                _ => return Err(Malformed),
+            };
+            What::Withheld { direction, bytes: take_varint(&mut body)? }
+        }
+        kind::FACT => What::Fact { body: body.split_off(0) },
         kind::REQUEST => What::Request { body: body.split_off(0) },
         kind::RESPONSE => What::Response { body: body.split_off(0) },
         later => {
@@ -272,6 +290,8 @@ mod kind {
     pub const CLOCK_STEP: u8 = 17;
     pub const REQUEST: u8 = 18;
     pub const RESPONSE: u8 = 19;
+    pub const WITHHELD: u8 = 20;
+    pub const FACT: u8 = 21;
 }
 
 #[cfg(test)]

@@ -108,6 +108,18 @@ pub enum What {
         /// Microseconds since the Unix epoch.
         wall_us: i64,
     },
+    /// Bytes that passed here and are not kept, because the configuration says so: contents of files.
+    Withheld {
+        /// Which way.
+        direction: Direction,
+        /// How many.
+        bytes: u64,
+    },
+    /// What the bytes were found to mean: an event as it stands in the session.
+    Fact {
+        /// JSON: `type`, `status`, `metadata`.
+        body: Bytes,
+    },
     /// A request of a structured protocol, in that protocol's own encoding (databases, HTTP, Kubernetes: later).
     Request {
         /// The request.

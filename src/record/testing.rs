@@ -41,6 +41,8 @@ pub fn any_what() -> impl Strategy<Value = What> {
         text().prop_map(|text| What::Told { text }),
         (text(), any::<u64>()).prop_map(|(reason, bytes)| What::Gap { reason, bytes }),
         any::<i64>().prop_map(|wall_us| What::ClockStep { wall_us }),
+        (direction(), any::<u64>()).prop_map(|(direction, bytes)| What::Withheld { direction, bytes }),
+        bytes().prop_map(|body| What::Fact { body }),
         bytes().prop_map(|body| What::Request { body }),
         bytes().prop_map(|body| What::Response { body }),
     ]

@@ -588,7 +588,7 @@ fn payload_len(what: &What) -> u64 {
     match what {
         What::Bytes { data, .. } => len(data),
         What::Exec { command } => len(command),
-        What::Request { body } | What::Response { body } => len(body),
+        What::Fact { body } | What::Request { body } | What::Response { body } => len(body),
         _ => 0,
     }
 }

@@ -3,16 +3,30 @@
 //! A [`Reading`] follows one channel in both directions. It never re-encodes: what it passes on are slices of what came
 //! in. It holds back only what it must understand first, and every length has a cap.
 
+pub mod agent;
+pub mod hello;
+pub mod sftp;
+
 use bytes::Bytes;
+
+#[cfg(test)]
+mod real_tests;
+pub mod rsync;
+pub mod scp;
+mod told;
+pub mod transfer;
+pub mod words;
+
+pub use told::Keep;
 
 /// Follows what one channel carries.
 pub trait Reading: Send {
-    /// Reads what the client sent; appends what is to be done with it, in order. `may_write` tells whether changes are
-    /// allowed now.
-    fn input(&mut self, data: Bytes, may_write: bool, steps: &mut Vec<Step>) -> Result<(), Stop>;
+    /// Reads what the client sent; appends what is to be done with it, in order. `may` tells whether the larger of two
+    /// rights holds now: to change files and not only to read them, to carry what cannot be read.
+    fn input(&mut self, data: Bytes, may: bool, steps: &mut Vec<Step>) -> Result<(), Stop>;
 
-    /// Reads what the upstream said; appends what is to be done with it, in order.
-    fn output(&mut self, data: Bytes, steps: &mut Vec<Step>) -> Result<(), Stop>;
+    /// Reads what the upstream said; appends what is to be done with it, in order. `may` as above.
+    fn output(&mut self, data: Bytes, may: bool, steps: &mut Vec<Step>) -> Result<(), Stop>;
 
     /// Whether an [`Step::Answer`] may be put into what goes to the client now: between two messages, not within one.
     fn is_between(&self) -> bool;

@@ -8,6 +8,7 @@ use gatescribe::record::codec;
 use gatescribe::record::export::cast::CastOptions;
 use gatescribe::record::export::text::{TextOptions, View, write_text};
 use gatescribe::record::observation::{Direction, Observation, What};
+use gatescribe::wire::{Reading, Step};
 
 /// Any bytes as observations. The first byte says how: 0, as the recorder encodes them; else as a script, in which a
 /// fuzzer finds its way more easily: columns, rows, then pieces that begin with a byte for time and kind and end at 0xFF.
@@ -95,4 +96,44 @@ pub fn time(line: &str) -> f64 {
     let (time, rest) = line.trim_start_matches('[').split_once(',').expect("an event has a time");
     assert!(rest.ends_with(']'));
     time.parse().expect("a time is a number")
+}
+
+/// A command, up to a newline, and what comes after it.
+pub fn command(data: &[u8]) -> (&[u8], &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    (&data[..end], data.get(end + 1..).unwrap_or_default())
+}
+
+/// A channel as a script: pieces that begin with who speaks (1 byte, odd is the upstream) and how much (2 bytes). What is
+/// passed on must be what was said, from its beginning; gives whether all of it was.
+pub fn follow(script: &[u8], mut reading: impl Reading) -> bool {
+    let (mut said, mut passed) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut rest, mut stopped, mut told) = (script, false, 0);
+    while let [who, high, low, after @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
+        let (piece, after) = after.split_at(length);
+        let (side, data, mut steps) = (usize::from(who & 1), Bytes::copy_from_slice(piece), Vec::new());
+        said[side].extend_from_slice(piece);
+        stopped = match side {
+            0 => reading.input(data, true, &mut steps),
+            _ => reading.output(data, true, &mut steps),
+        }
+        .is_err();
+        for step in steps {
+            match step {
+                Step::Pass(bytes) | Step::PassUnkept(bytes) => passed[side].extend_from_slice(&bytes),
+                Step::Tell(_) => told += 1,
+                step => panic!("{step:?}"),
+            }
+        }
+        if stopped {
+            break;
+        }
+        rest = after;
+    }
+    let mut steps = Vec::new();
+    reading.finish(&mut steps);
+    assert!(told + steps.len() <= script.len() + 4, "{told} and {}", steps.len());
+    assert!(said.iter().zip(&passed).all(|(said, passed)| said.starts_with(passed)));
+    !stopped && said == passed
 }

@@ -223,7 +223,9 @@ async fn nothing_that_the_gateway_keeps_can_be_read() {
     for root in kept.clone() {
         files_below(&root, &mut kept);
     }
-    for name in ["ssh_user_ca", "ssh_host_ca", "sessions.db", "recording.key", "ca.key", "run", "recordings"] {
+    for name in
+        ["ssh_user_ca", "ssh_host_ca", "ssh_upstream_ca", "sessions.db", "recording.key", "ca.key", "run", "recordings"]
+    {
         assert!(kept.contains(&gateway.data().join(name)), "{name} is missing in {kept:#?}");
     }
     kept.push(gateway.issuer.as_ref().unwrap().secret_file());
@@ -251,6 +253,24 @@ async fn nothing_that_the_gateway_keeps_can_be_read() {
     let yes = String::from_utf8(told.stdout).unwrap();
     assert_eq!(yes.trim_end(), format!("yes {}", open.display()), "{}", told.stderr);
     assert!(process::is_alive(gateway.pid()) && process::is_alive(helper[0]));
+}
+
+#[tokio::test]
+async fn the_sftp_server_within_sshd_is_the_hosts_own() {
+    let Some((_dir, gateway, ssh)) = gate().await else { return };
+    let mut files = ssh.start(&["host@gate", "internal-sftp -l QUIET"]);
+    // SSH_FXP_INIT, version 3, and what is answered: a packet that says 3 as well, with its extensions behind it.
+    files.send(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await;
+    let answer = files.receive(9).await;
+    assert_eq!(answer[4..], [2, 0, 0, 0, 3], "{answer:?}");
+    let server = of_role(&gateway, "QUIET");
+    let [server] = server[..] else { panic!("{server:?}") };
+    let line = fs::read_to_string(format!("/proc/{server}/cmdline")).unwrap();
+    assert!(line.ends_with("/sftp-server\0-l\0QUIET\0"), "{line}");
+    assert_eq!(files.finish(SOON).await.status, Some(0));
+    // What stands in front of it is a command for the shell, which knows no such program.
+    let other = ssh.run("host", "true; internal-sftp").await;
+    assert!(other.stderr.contains("not found"), "{}", other.stderr);
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ mod step_up;
 mod text;
 mod upgrade;
 mod upstream;
+mod upstream_jump;
+mod upstream_ssh;
 mod verify;
 mod warnings;
 mod watch;

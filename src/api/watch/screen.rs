@@ -8,6 +8,7 @@ use avt::operation::Operation;
 use avt::parser::Function;
 use avt::{Observation, Observer};
 
+use crate::record::export::fact;
 use crate::record::export::screen::{self, MAX_COLS, MAX_ROWS};
 use crate::record::export::utf8::Utf8Stream;
 use crate::record::observation::{self, Direction, What};
@@ -142,8 +143,10 @@ impl Screen {
             What::ExitStatus { status } => Shown::Exit(status),
             What::ExitSignal { name, .. } => Shown::Marker(label("ended by signal ", &name)),
             What::Gap { reason, .. } => Shown::Marker(label("gap: ", &reason)),
+            What::Fact { body } => Shown::Marker(label("", &fact::line(&body))),
             What::Env { .. }
             | What::Shell
+            | What::Withheld { .. }
             | What::Eof { .. }
             | What::ClockStep { .. }
             | What::Request { .. }

@@ -8,8 +8,8 @@ use toml::Spanned;
 use crate::config::check::Checker;
 use crate::config::raw::{self, Exec, List, Sftp, Typed};
 use crate::policy::{
-    DatabaseRights, ExecPattern, ExecRight, FilesRight, HostPattern, HttpRights, KubernetesRights, Rights, SomeSsh,
-    SshRights, StatementClass,
+    DatabaseRights, DestinationPattern, ExecPattern, ExecRight, FilesRight, HttpRights, KubernetesRights, Rights,
+    SomeSsh, SshRights, StatementClass,
 };
 
 impl Checker<'_, '_> {
@@ -84,11 +84,11 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn hosts(&mut self, list: &List) -> Option<Vec<HostPattern>> {
-        let help = "write \"10.0.0.7:443\", \"[2001:db8::7]:443\", or `*` for any run of characters or every port";
+    fn hosts(&mut self, list: &List) -> Option<Vec<DestinationPattern>> {
+        let help = "write \"10.0.0.7:443\", \"[2001:db8::7]:443\" or \"/run/app.sock\"; `*` stands for any run of characters, or every port";
         let typed = list.iter().flat_map(|list| list.get_ref());
         let hosts: Vec<_> =
-            typed.map(|typed| self.report.value(typed, HostPattern::parse(typed.get_ref()), help)).collect();
+            typed.map(|typed| self.report.value(typed, DestinationPattern::parse(typed.get_ref()), help)).collect();
         hosts.into_iter().collect()
     }
 

@@ -95,7 +95,6 @@ fn every_mistake_is_told_at_its_place() {
             format!("{shell}username = \"nobody\"\nshell = \"sh\"\n"),
             "7:9 this is no program of this host | write the whole path",
         ),
-        (format!("{shell}username = \"nobody\"\naddress = \"x\"\n"), "7:11 `address` is for `kind = \"ssh\"` | leave"),
         (good.clone() + "shell = \"/bin/sh\"\n", "9:9 `shell` is for `kind = \"shell\"` | leave it out"),
         (format!("{up}kind = \"docker\"\n"), "5:8 \"docker\" is not built yet | there is \"ssh\" or \"shell\""),
         (without("address"), "4:1 `address` is missing in [socket.upstream] | write address = \"10.0.0.5:22\""),
@@ -124,6 +123,39 @@ fn every_mistake_is_told_at_its_place() {
         (with("host_key", "host_key = \"MD5:aa:bb\""), "8:12 this is no SHA256 fingerprint"),
         (with("host_key", "host_key = []"), "8:12 no host key is listed"),
         (with("host_key", "host_key = [\"insecure-accept-any\"]"), "8:13 this is no SHA256 fingerprint"),
+        (good.clone() + "host_ca = \"x\"\n", "9:11 `host_key` and `host_ca` exclude each other | keep one of them"),
+        (with("host_key", "host_ca = \"no/such.pub\""), "8:11 cannot read dir/no/such.pub: No such file"),
+        (
+            with("host_key", "host_ca = \"ssh-ed25519 AAAA\""),
+            "8:11 this is no public key of an authority: Ed25519, ECDSA, or RSA from 2048 bits on | write the line",
+        ),
+        (with("host_key", "host_ca = []"), "8:11 no authority is listed | write the line"),
+        (
+            with("host_key", &format!("host_ca = [\"{AUTHORITY}\", \"ssh-dss AAAA\"]")),
+            "8:96 this is no public key of an authority",
+        ),
+        (
+            good.clone() + "certificate = true\n",
+            "9:15 `password` and `certificate` exclude each other | keep one of them",
+        ),
+        (with("password", "certificate = false"), "4:1 `private_key` is missing in [socket.upstream]"),
+        (with("password", "certificate = \"yes\""), "8:15 `certificate` has the wrong type | write true or false"),
+        (
+            good.clone() + "private_key_passphrase = \"env:SECRET\"\n",
+            "9:26 `private_key_passphrase` is for a `private_key`, and there is none | leave it out",
+        ),
+        // Jump hosts.
+        (good.clone() + "via = \"b\"\n", "9:7 there is no socket called \"b\" | name a [[socket]] that leads"),
+        (
+            format!("{good}{}via = \"aa\"\n", good.replace("\"a\"", "\"b\"")),
+            "17:7 there is no socket called \"aa\" | did you mean \"a\"?",
+        ),
+        (good.clone() + "via = \"a\"\n", "9:7 this way leads back to where it began | leave `via` out"),
+        (good.clone() + "via = 3\n", "9:7 `via` has the wrong type | write a string"),
+        (
+            format!("{}{}via = \"a\"\n", without("username"), good.replace("\"a\"", "\"b\"")),
+            "16:7 socket \"a\" fixes no login to pass through it with | give it a `username`",
+        ),
         // Policies.
         ("[[policy]]\neffect = \"allow\"\n".into(), "1:1 `name` is missing in [[policy]]"),
         ("[[policy]]\nname = \"p\"\n".into(), "1:1 `effect` is missing in [[policy]]"),
@@ -146,6 +178,55 @@ fn every_mistake_is_told_at_its_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
+}
+
+#[test]
+fn what_belongs_to_servers_means_nothing_to_a_shell() {
+    let shell =
+        "[[socket]]\nname = \"a\"\ntype = \"ssh\"\n[socket.upstream]\nkind = \"shell\"\nusername = \"nobody\"\n";
+    let is_shells = |key: &&str| ["kind", "username", "shell"].contains(key);
+    let upstream = schema::tables().iter().find(|table| table.path == "socket.upstream").unwrap();
+    for key in upstream.keys.iter().copied().filter(|key| !is_shells(key)) {
+        let value = match key {
+            "certificate" => "false",
+            "private_key" | "private_key_passphrase" | "password" => "\"env:NONE\"",
+            _ => "\"none\"",
+        };
+        let got = errors(&format!("{shell}{key} = {value}\n{HEAD}"));
+        assert_eq!(got, [format!("7:{} `{key}` is for `kind = \"ssh\"` | leave it out", key.len() + 4)]);
+    }
+}
+
+#[test]
+fn ways_through_jump_hosts_end_and_lead_through_servers() {
+    let socket = |name: &str, via: &str| {
+        let via = if via.is_empty() { String::new() } else { format!("via = \"{via}\"\n") };
+        format!("{}{via}", SOCKET.replace("\"web-1\"", &format!("{name:?}")))
+    };
+    let head = lines(HEAD);
+    // Two that lead to each other, and one into the loop.
+    let text = [HEAD, &socket("a", "b"), &socket("b", "a"), &socket("c", "a")].concat();
+    let back = "this way leads back to where it began | leave `via` out of one of them";
+    let long = "there are more than 8 jump hosts on this way | shorten it";
+    assert_eq!(
+        errors(&text),
+        [format!("{}:7 {back}", head + 9), format!("{}:7 {back}", head + 18), format!("{}:7 {long}", head + 27)]
+    );
+    // Eight are enough for anybody.
+    let chain = |length: usize| {
+        let link = |at: usize| socket(&format!("s{at}"), &if at == 0 { String::new() } else { format!("s{}", at - 1) });
+        // The last one first: what is named may come later.
+        format!("{HEAD}{}", (0..=length).rev().map(link).collect::<String>())
+    };
+    assert!(load_text(&chain(8)).is_ok());
+    assert_eq!(errors(&chain(9)), [format!("{}:7 {long}", head + 9)]);
+    // What does not lead to an SSH server is told where it stands, and where it is named.
+    let shell = "[[socket]]\nname = \"a\"\ntype = \"ssh\"\nupstream = { kind = \"shell\" }\n";
+    let got = errors(&[HEAD, shell, &socket("b", "a")].concat());
+    assert!(got.len() == 2 && got[1].starts_with(&format!("{}:7 socket \"a\" does not lead to", head + 13)), "{got:?}");
+    // A jump host with a mistake of its own is told once.
+    let got = errors(&[HEAD, &socket("a", "").replace("10.0.0.5", "::1"), &socket("b", "a")].concat());
+    assert!(got.len() == 1 && got[0].contains("IPv6"), "{got:?}");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::policy::{
-    DatabaseRights, Days, Effect, ExecPattern, ExecRight, FilesRight, HostPattern, Hours, HttpRights, KubernetesRights,
-    Limits, PlaceMatch, Require, Rights, Rule, SocketMatch, SomeSsh, SshRights, StatementClass, When, Who, weekday,
+    DatabaseRights, Days, DestinationPattern, Effect, ExecPattern, ExecRight, FilesRight, Hours, HttpRights,
+    KubernetesRights, Limits, PlaceMatch, Require, Rights, Rule, SocketMatch, SomeSsh, SshRights, StatementClass, When,
+    Who, weekday,
 };
 
 const ALLOW: &str = "[[policy]]\nname = \"p\"\neffect = \"allow\"\n";
@@ -62,8 +63,8 @@ fn every_key_becomes_a_part_of_its_rule() {
         shell: true,
         exec: ExecRight::Patterns(vec![ExecPattern::parse("uptime").unwrap()]),
         sftp: FilesRight::Read,
-        forward_to: vec![HostPattern::parse("10.0.0.7:443").unwrap()],
-        forward_from: vec![HostPattern::parse("localhost:*").unwrap()],
+        forward_to: vec![DestinationPattern::parse("10.0.0.7:443").unwrap()],
+        forward_from: vec![DestinationPattern::parse("localhost:*").unwrap()],
         forward_opaque: true,
         agent: true,
         x11: true,

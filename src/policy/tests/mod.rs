@@ -7,6 +7,7 @@ mod outlook;
 mod parts;
 mod rights;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -39,12 +40,13 @@ fn person(email: &str, groups: &[&str]) -> Identity {
 }
 
 fn socket(name: &str, username: Option<&str>) -> Socket {
-    let upstream = UpstreamSpec::Ssh(SshUpstream {
+    let upstream = UpstreamSpec::Ssh(Arc::new(SshUpstream {
         address: HostPort { host: "10.0.0.5".into(), port: 22 },
         username: username.map(Into::into),
         credential: SshCredential::Password("x".into()),
         host_key: HostKeyCheck::Unverified,
-    });
+        via: None,
+    }));
     Socket { upstream, ..Socket::into_shell(name, "") }
 }
 

@@ -230,7 +230,7 @@ impl Plain {
     }
 
     fn rights(&self) -> Rights {
-        let hosts = |list: &Texts| list.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
+        let hosts = |list: &Texts| list.iter().map(|host| DestinationPattern::parse(host).unwrap()).collect();
         let some = |keys: &Keys| SomeSsh {
             shell: keys.shell,
             exec: match (keys.any_exec, keys.exec.is_empty()) {
@@ -280,8 +280,10 @@ impl Keys {
                 self.any_exec || self.exec.iter().any(|pattern| runs(pattern, std::str::from_utf8(command).unwrap()))
             }
             Action::SshFiles { write } => self.sftp > u8::from(*write),
-            Action::SshForwardTo { host, port } => leads(&self.forward_to, host, *port),
-            Action::SshForwardFrom { host, port } => leads(&self.forward_from, host, *port),
+            Action::SshForwardTo { to: Destination::Tcp { host, port }, .. } => leads(&self.forward_to, host, *port),
+            Action::SshForwardFrom { at: Destination::Tcp { host, port }, .. } => {
+                leads(&self.forward_from, host, *port)
+            }
             Action::SshAgent => self.agent,
             Action::SshX11 => self.x11,
             _ => false,

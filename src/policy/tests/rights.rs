@@ -27,16 +27,20 @@ fn an_absent_protocol_is_refused() {
     }
 }
 
+fn tcp(host: &str, port: u16) -> Destination {
+    Destination::Tcp { host: host.into(), port }
+}
+
 fn to(host: &str, port: u16) -> Action {
-    Action::SshForwardTo { host: host.into(), port }
+    Action::SshForwardTo { to: tcp(host, port), opaque: false }
 }
 
 fn from(host: &str, port: u16) -> Action {
-    Action::SshForwardFrom { host: host.into(), port }
+    Action::SshForwardFrom { at: tcp(host, port), opaque: false }
 }
 
-fn hosts(hosts: &[&str]) -> Vec<HostPattern> {
-    hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect()
+fn hosts(hosts: &[&str]) -> Vec<DestinationPattern> {
+    hosts.iter().map(|host| DestinationPattern::parse(host).unwrap()).collect()
 }
 
 const READ: Action = Action::SshFiles { write: false };
@@ -96,8 +100,37 @@ fn forwards_are_compared_as_host_and_port() {
     for text in
         ["", "db", "db:", ":443", "db:0", "db:65536", "db:x", "2001:db8::1:443", "a b:1", "[::1]", "db:4*", "db:+1"]
     {
-        assert_eq!(HostPattern::parse(text), Err(NoHostPattern), "{text}");
+        assert_eq!(DestinationPattern::parse(text), Err(NoDestination), "{text}");
     }
+}
+
+#[test]
+fn forwards_to_sockets_are_compared_as_paths() {
+    for (pattern, path, expected) in [
+        ("/run/app.sock", "/run/app.sock", true),
+        ("/run/app.sock", "/run/APP.sock", false),
+        ("/run/user/*", "/run/user/1000/x", true),
+        ("/run/user/*", "/run/user/../docker.sock", false),
+        ("/run/user/*", "/run/user/./x", false),
+        ("*:*", "/run/app.sock", false),
+    ] {
+        let rights = some(SomeSsh { forward_to: hosts(&[pattern]), ..SomeSsh::default() });
+        let to = Action::SshForwardTo { to: Destination::Path(path.into()), opaque: false };
+        assert_eq!(allows(&rights, &to), expected, "{pattern} {path}");
+    }
+    for text in ["/run/../x", "/a/./b", "run/x"] {
+        assert_eq!(DestinationPattern::parse(text), Err(NoDestination), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_in_a_forward_needs_a_right_of_its_own_from_the_same_rule() {
+    let opaque = |host: &str| Action::SshForwardTo { to: tcp(host, 443), opaque: true };
+    let open = SomeSsh { forward_to: hosts(&["open:443"]), forward_opaque: true, ..SomeSsh::default() };
+    let plain = SomeSsh { forward_to: hosts(&["plain:443"]), ..SomeSsh::default() };
+    assert!(allows(&some(open.clone()), &opaque("open")) && !allows(&some(plain.clone()), &opaque("plain")));
+    assert!(!allows(&some(open), &opaque("plain")) && allows(&some(plain), &to("plain", 443)));
+    assert!(allows(&Rights { ssh: Some(SshRights::All), ..Rights::default() }, &opaque("any")));
 }
 
 #[test]

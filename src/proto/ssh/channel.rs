@@ -19,7 +19,7 @@ use crate::record::{Ending, RecordingLost};
 use crate::session::{End, Flow, Manner, Recording, Session};
 use crate::store::{Event, EventStatus};
 use crate::upstream::ssh::signal_name_of;
-use crate::upstream::{Preparation, Size, Terminal};
+use crate::upstream::{Preparation, Program, Size, Terminal};
 
 /// Most environment variables, and most bytes of them, that a channel may set. More are dropped.
 const MAX_ENV: usize = 64;
@@ -140,6 +140,7 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
         Start::Exec(command) => (Action::SshExec { command: command.clone() }, "exec", Some(command)),
         Start::Shell | Start::Subsystem(_) => (Action::SshShell, "shell", None),
     };
+    let program = command.clone().map_or(Program::Shell, Program::Command);
     let how_to = if how.terminal.is_some() { Manner::Interactive } else { Manner::Alone };
     let (grant, underway) = match Box::pin(session.begin(action, how_to)).await {
         Ok(begun) => begun,
@@ -182,7 +183,7 @@ async fn begin(connection: &Connection, session: &Session, client: Client, start
     // A program that was started by name is not written into, terminal or not.
     let terminal = how.terminal.is_some() && kind == "shell";
     let started = match reached {
-        Ok(upstream) => Box::pin(upstream.start(grant, how)).await.map_err(|error| {
+        Ok(upstream) => Box::pin(upstream.start(grant, &program, how)).await.map_err(|error| {
             let gone = error.is_gone();
             (error, gone)
         }),

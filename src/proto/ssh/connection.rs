@@ -21,7 +21,7 @@ use crate::policy::Grant;
 use crate::session::{Flow, Held, KillLine, Session};
 use crate::socket::Socket;
 use crate::store::{Event, EventStatus};
-use crate::upstream::{self, Upstream, UpstreamError};
+use crate::upstream::{self, OnBehalf, Upstream, UpstreamError};
 
 /// Refusals of one connection that have an event each.
 const REFUSALS_NOTED: usize = 50;
@@ -94,8 +94,13 @@ impl Connection {
         let line = self.line.clone();
         let span =
             tracing::info_span!(parent: &self.span, "dial", socket = session.socket().name, session = %session.id());
+        let on_behalf = OnBehalf { email: session.identity().email().to_owned(), session: session.id() };
+        let ca = self.front.upstream_ca.clone();
         let helper = self.front.helper.clone();
-        let dial = async move { upstream::dial(grant, session.socket(), &line, helper.as_ref()).await.map(Arc::new) };
+        let dial = async move {
+            let dialled = upstream::dial(grant, session.socket(), &on_behalf, &ca, helper.as_ref(), &line).await;
+            dialled.map(Arc::new)
+        };
         let dial = tokio::spawn(dial.instrument(span));
         let dial = async move { dial.await.unwrap_or_else(|_| Err(UpstreamError::new("the dial was given up"))) };
         let _ = self.dial.set(dial.boxed().shared());

@@ -32,6 +32,7 @@ use self::connection::Connection;
 use self::handler::Handler;
 use crate::identity::link::Links;
 use crate::identity::sign_ins::SignIns;
+use crate::identity::ssh_ca_upstream::UpstreamCa;
 use crate::session::{Cut, End, KillLine, Rules, Session, Sessions};
 use crate::socket::Socket;
 use crate::store::Store;
@@ -70,6 +71,8 @@ pub struct Front {
     pub store: Store,
     /// What certificates are worth.
     pub sign_ins: SignIns,
+    /// What opens upstreams that trust it.
+    pub upstream_ca: Arc<UpstreamCa>,
     /// The identity provider in force: whom another one vouched for is not remembered.
     pub issuer: String,
     /// How long a client may take to sign in, apart from the time that a link is open.

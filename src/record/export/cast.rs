@@ -15,6 +15,7 @@ use serde_json::ser::{Formatter, Serializer};
 
 use super::ExportError;
 use super::escape::is_unsafe;
+use super::fact;
 use super::utf8::Utf8Stream;
 use crate::record::observation::{Direction, Observation, What};
 
@@ -239,8 +240,15 @@ impl<E: Encoding> Cast<E> {
             }
             What::Gap { reason, bytes: 0 } => self.own("m", &format!("gap: {}", label(&reason))),
             What::Gap { reason, bytes } => self.own("m", &format!("gap of {bytes} bytes: {}", label(&reason))),
+            What::Fact { body } => {
+                let line = fact::line(&body);
+                self.own("m", &label(&line))?;
+                // Where nothing else is shown, it is what happened.
+                if self.opaque { self.show(format!("{}\n", label(&line))) } else { Ok(()) }
+            }
             What::Env { .. }
             | What::Shell
+            | What::Withheld { .. }
             | What::Eof { .. }
             | What::ClockStep { .. }
             | What::Request { .. }

@@ -6,6 +6,7 @@
 pub mod cast;
 pub mod cast3;
 pub mod escape;
+pub mod fact;
 #[cfg(test)]
 mod hostile_tests;
 pub mod screen;

@@ -147,7 +147,7 @@ fn program(account: &Account, start: &Start) -> Command {
     let shell = start.shell.as_deref().unwrap_or(&account.shell);
     let name = shell.file_name().unwrap_or(OsStr::new("sh"));
     let mut command = match &start.program {
-        What::File(path) => as_user(path, account),
+        What::File(path, _) => as_user(path, account),
         What::Login | What::Command(_) => as_user(shell, account),
     };
     match &start.program {
@@ -160,7 +160,9 @@ fn program(account: &Account, start: &Start) -> Command {
         What::Command(words) => {
             command.arg0(name).arg("-c").arg(OsStr::from_bytes(words));
         }
-        What::File(_) => {}
+        What::File(_, arguments) => {
+            command.args(arguments);
+        }
     }
     command.current_dir(&account.home);
     environment(&mut command, account, shell, start);
@@ -246,7 +248,9 @@ mod tests {
         let command = program(&account(), &configured);
         assert_eq!(command.get_program(), "/bin/sh");
         assert_eq!(command.get_args().collect::<Vec<_>>(), ["-c", "id"]);
-        assert_eq!(program(&account(), &start(What::File("/x/sftp".into()))).get_program(), "/x/sftp");
+        let command = program(&account(), &start(What::File("/x/sftp".into(), vec!["-R".into()])));
+        assert_eq!(command.get_program(), "/x/sftp");
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["-R"]);
     }
 
     #[test]

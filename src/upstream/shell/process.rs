@@ -34,8 +34,8 @@ pub(super) enum Program<'a> {
     Login,
     /// A command, by the shell.
     Command(&'a [u8]),
-    /// A file, without a shell.
-    File(&'a Path),
+    /// A file with these arguments, without a shell.
+    File(&'a Path, Vec<String>),
 }
 
 /// The sending half.
@@ -77,7 +77,7 @@ pub(super) async fn start(whose: &Whose, program: Program<'_>, how: Preparation)
                 program: match program {
                     Program::Login => What::Login,
                     Program::Command(command) => What::Command(command.to_owned()),
-                    Program::File(path) => What::File(path.to_owned()),
+                    Program::File(path, arguments) => What::File(path.to_owned(), arguments),
                 },
                 term: how.terminal.map(|terminal| terminal.term),
                 env: how.env.into_iter().filter(|(name, _)| is_locale(name)).collect(),
@@ -135,8 +135,8 @@ fn own_keeper(program: Program<'_>, how: &Preparation, theirs: Theirs) -> io::Re
         Program::Command(command) => {
             keeper.arg(&shell).arg(&name).arg("-c").arg(OsStr::from_bytes(command));
         }
-        Program::File(path) => {
-            keeper.arg(path).arg(path);
+        Program::File(path, arguments) => {
+            keeper.arg(path).arg(path).args(arguments);
         }
     }
     environment(&mut keeper, &shell, how);

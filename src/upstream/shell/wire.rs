@@ -56,8 +56,8 @@ pub(super) enum What {
     Login,
     /// A command for the shell.
     Command(Vec<u8>),
-    /// This file, without a shell.
-    File(PathBuf),
+    /// This file with these arguments, without a shell.
+    File(PathBuf, Vec<String>),
 }
 
 /// What a keeper answers.

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use russh::client::Msg;
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 
-use crate::policy::Action;
 use crate::session::{Flow, Held};
-use crate::upstream::{Preparation, Said, Size, UpstreamError};
+use crate::upstream::{Preparation, Program, Said, Size, UpstreamError};
 
 /// What each channel of one connection holds; the connection's loop waits on it.
 #[derive(Clone, Default)]
@@ -34,17 +33,22 @@ pub struct Output {
 pub(super) async fn start(
     channel: Channel<Msg>,
     flows: &Flows,
-    action: &Action,
+    program: &Program,
     how: Preparation,
 ) -> Result<(Input, Output), UpstreamError> {
-    let (flow, registered) = flows.register(channel.id());
-    let (read, write) = channel.split();
-    let input = Input { write };
-    request(&input, action, how).await.map_err(|_| UpstreamError::lost())?;
-    Ok((input, Output { read, closed: false, flow, _registered: registered }))
+    let (input, output) = halves(channel, flows);
+    request(&input, program, how).await.map_err(|_| UpstreamError::lost())?;
+    Ok((input, output))
 }
 
-async fn request(input: &Input, action: &Action, how: Preparation) -> Result<(), russh::Error> {
+/// A channel in two halves, counted.
+pub(super) fn halves(channel: Channel<Msg>, flows: &Flows) -> (Input, Output) {
+    let (flow, registered) = flows.register(channel.id());
+    let (read, write) = channel.split();
+    (Input { write }, Output { read, closed: false, flow, _registered: registered })
+}
+
+async fn request(input: &Input, program: &Program, how: Preparation) -> Result<(), russh::Error> {
     if let Some(terminal) = how.terminal {
         let size = terminal.size;
         let modes: Vec<(Pty, u32)> =
@@ -54,10 +58,16 @@ async fn request(input: &Input, action: &Action, how: Preparation) -> Result<(),
     for (name, value) in how.env {
         input.write.set_env(false, name, value).await?;
     }
-    match action {
-        Action::SshShell => input.write.request_shell(true).await,
-        Action::SshExec { command } => input.write.exec(true, command.clone()).await,
-        _ => Err(russh::Error::Inconsistent),
+    if let Some((_allowed, x11)) = how.x11 {
+        input.write.request_x11(false, x11.single, x11.protocol, x11.cookie, x11.screen).await?;
+    }
+    if how.agent.is_some() {
+        input.write.agent_forward(false).await?;
+    }
+    match program {
+        Program::Shell => input.write.request_shell(true).await,
+        Program::Command(command) => input.write.exec(true, command.clone()).await,
+        Program::Subsystem(name) => input.write.request_subsystem(true, name).await,
     }
 }
 
@@ -130,7 +140,8 @@ impl Flows {
         }
     }
 
-    fn register(&self, channel: ChannelId) -> (Arc<Flow>, Registered) {
+    /// Counts what a channel holds, for as long as the second value lives.
+    pub(super) fn register(&self, channel: ChannelId) -> (Arc<Flow>, Registered) {
         let flow = Arc::new(Flow::new(&self.held));
         self.lock().insert(channel, flow.clone());
         (flow, Registered { flows: self.clone(), channel })
@@ -142,7 +153,7 @@ impl Flows {
 }
 
 /// Takes a channel's flow out again, or the loop would wait for a task that has gone.
-struct Registered {
+pub(super) struct Registered {
     flows: Flows,
     channel: ChannelId,
 }

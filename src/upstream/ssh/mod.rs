@@ -1,35 +1,54 @@
-//! An SSH server behind a socket: one connection per session, verified, with the socket's own credential.
+//! An SSH server behind a socket: one connection per session, verified, with the socket's own credential. `host_key`,
+//! `known_hosts` and `host_certificate` judge the server, `login` proves the gateway, `tunnel` leads through a jump host.
 
 mod channel;
+mod host_certificate;
 mod host_key;
+mod known_hosts;
+mod login;
+mod opened;
+mod pattern;
+mod tunnel;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{self, AuthResult, KeyboardInteractiveAuthResponse};
-use russh::keys::{PrivateKeyWithHashAlg, decode_secret_key};
-use secrecy::{ExposeSecret, SecretString};
+use russh::client;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 pub use channel::{Input, Output, signal_name_of};
+pub(super) use login::Who;
+pub use opened::Waiting;
 
 use self::channel::Flows;
 use self::host_key::{Verdict, Verifier};
-use super::{Preparation, UpstreamError};
-use crate::policy::Action;
+use super::{Opened, Preparation, Program, UpstreamError};
+use crate::policy::Destination;
 use crate::session::{Cut, KillLine};
-use crate::socket::{HostPort, SshCredential, SshUpstream};
+use crate::socket::{HostPort, SshUpstream};
 
 /// For the TCP connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// For everything until the login stands.
+/// For everything until the login stands, at the jump hosts too.
 const DIAL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// For opening a channel.
 const OPEN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// For listening, and no longer doing so.
+const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Channels that the server wants to open and nobody has looked at yet. More are refused.
+const OPENED: usize = 32;
+
+/// For saying goodbye, to the jump hosts too.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(200);
 
 /// Messages a channel may queue. Bytes are bounded by [`crate::session::Flow`], long before this.
 const CHANNEL_MESSAGES: usize = 1 << 18;
@@ -38,17 +57,33 @@ const CHANNEL_MESSAGES: usize = 1 << 18;
 pub struct Connection {
     handle: client::Handle<Verifier>,
     flows: Flows,
+    opened: Mutex<mpsc::Receiver<Opened>>,
+    /// The connection that this one runs through; it ends with its handle.
+    via: Option<Box<Connection>>,
 }
 
 impl Connection {
-    /// Connects, verifies the host key and logs in. The error is in words for the user.
-    pub(super) async fn dial(spec: &SshUpstream, login: Option<&str>, line: &KillLine) -> Result<Self, String> {
+    /// Connects, verifies the host key and logs in: at each jump host, then at the server. The error is in words for the
+    /// user.
+    pub(super) async fn dial(
+        spec: &SshUpstream,
+        login: Option<&str>,
+        who: &Who<'_>,
+        line: &KillLine,
+    ) -> Result<Self, String> {
         let user = spec.username.as_deref().or(login).ok_or("no login was asked for; use login@socket")?;
         let dialled = async {
-            let stream = Cut::new(connect(&spec.address).await?, &line.child());
-            let mut connection = handshake(spec, stream).await?;
-            log_in(&mut connection.handle, user, &spec.credential).await?;
-            Ok(connection)
+            let mut via = None;
+            for (name, hop) in jump_hosts(spec) {
+                let user =
+                    hop.username.as_deref().ok_or("the jump host has no login; tell whoever runs the gateway")?;
+                let reached = Self::reach(hop, user, via, who, line).await.map_err(|words| {
+                    tracing::info!(jump_host = name, words, "a jump host could not be used");
+                    format!("at a jump host on the way: {words}")
+                });
+                via = Some(reached?);
+            }
+            Self::reach(spec, user, via, who, line).await
         };
         tokio::select! {
             () = line.until_cut() => Err("the session has ended".into()),
@@ -59,31 +94,119 @@ impl Connection {
         }
     }
 
+    /// One server, through the connection before it or directly. Everything hangs on `line`: the TCP connection itself,
+    /// and each tunnel too, so that a cut does not have to travel.
+    async fn reach(
+        server: &SshUpstream,
+        user: &str,
+        via: Option<Connection>,
+        who: &Who<'_>,
+        line: &KillLine,
+    ) -> Result<Self, String> {
+        let mut connection = match via {
+            None => handshake(server, Cut::new(connect(&server.address).await?, &line.child())).await?,
+            Some(mut hop) => {
+                // Nothing was lent to a jump host, so it opens nothing.
+                hop.opened.get_mut().close();
+                let tunnel = tunnel::open(&hop.handle, &hop.flows, &server.address, line).await?;
+                Self { via: Some(Box::new(hop)), ..handshake(server, tunnel).await? }
+            }
+        };
+        login::log_in(&mut connection.handle, user, &server.credential, who).await?;
+        Ok(connection)
+    }
+
     pub(super) async fn start(
         &self,
-        action: &Action,
+        program: &Program,
         how: Preparation,
     ) -> Result<(super::Input, super::Output), UpstreamError> {
         let opened = timeout(OPEN_DEADLINE, self.handle.channel_open_session()).await;
-        let channel = match opened {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
-                return Err(UpstreamError::new("the server refused another channel"));
-            }
-            Ok(Err(_)) => return Err(UpstreamError::lost()),
-            Err(_) => return Err(UpstreamError::new("the server does not answer")),
-        };
-        let (input, output) = channel::start(channel, &self.flows, action, how).await?;
+        let channel = answered(opened, "the server refused another channel")?;
+        let (input, output) = channel::start(channel, &self.flows, program, how).await?;
         Ok((super::Input::Ssh(input), super::Output::Ssh(output)))
     }
 
-    pub(super) async fn goodbye(&self) {
-        let _ = timeout(
-            Duration::from_millis(200),
-            self.handle.disconnect(russh::Disconnect::ByApplication, "session ended", ""),
-        )
-        .await;
+    pub(super) async fn connect(&self, to: &Destination) -> Result<(super::Input, super::Output), UpstreamError> {
+        let opened = match to {
+            // The originator is ours to make up: the client's own address is nobody's business there.
+            Destination::Tcp { host, port } => {
+                let open = self.handle.channel_open_direct_tcpip(host.as_str(), u32::from(*port), "127.0.0.1", 0);
+                timeout(OPEN_DEADLINE, open).await
+            }
+            Destination::Path(path) => {
+                timeout(OPEN_DEADLINE, self.handle.channel_open_direct_streamlocal(path.as_str())).await
+            }
+        };
+        let channel = answered(opened, "the server cannot reach that, or does not forward")?;
+        let (input, output) = channel::halves(channel, &self.flows);
+        Ok((super::Input::Ssh(input), super::Output::Ssh(output)))
     }
+
+    pub(super) async fn listen(&self, at: &Destination) -> Result<u16, UpstreamError> {
+        const REFUSED: &str = "the server does not listen there";
+        match at {
+            Destination::Tcp { host, port } => {
+                let asked = self.handle.tcpip_forward(host.as_str(), u32::from(*port));
+                let chosen = answered(timeout(LISTEN_DEADLINE, asked).await, REFUSED)?;
+                if *port != 0 {
+                    return Ok(*port);
+                }
+                u16::try_from(chosen).map_err(|_| UpstreamError::new("the server told no port"))
+            }
+            Destination::Path(path) => {
+                let asked = self.handle.streamlocal_forward(path.as_str());
+                answered(timeout(LISTEN_DEADLINE, asked).await, REFUSED).map(|()| 0)
+            }
+        }
+    }
+
+    pub(super) async fn stop_listening(&self, at: &Destination) {
+        let _ = match at {
+            Destination::Tcp { host, port } => {
+                timeout(LISTEN_DEADLINE, self.handle.cancel_tcpip_forward(host.as_str(), u32::from(*port))).await
+            }
+            Destination::Path(path) => {
+                timeout(LISTEN_DEADLINE, self.handle.cancel_streamlocal_forward(path.as_str())).await
+            }
+        };
+    }
+
+    pub(super) async fn opened(&self) -> Option<Opened> {
+        self.opened.lock().await.recv().await
+    }
+
+    pub(super) async fn goodbye(&self) {
+        let all = async {
+            let mut next = Some(self);
+            while let Some(connection) = next {
+                let _ = connection.handle.disconnect(russh::Disconnect::ByApplication, "session ended", "").await;
+                next = connection.via.as_deref();
+            }
+        };
+        let _ = timeout(GOODBYE_DEADLINE, all).await;
+    }
+}
+
+/// What a request to the server came to; `refused` is what a refusal means.
+fn answered<T>(answer: Result<Result<T, russh::Error>, Elapsed>, refused: &'static str) -> Result<T, UpstreamError> {
+    match answer {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(russh::Error::ChannelOpenFailure(_) | russh::Error::RequestDenied)) => Err(UpstreamError::new(refused)),
+        Ok(Err(_)) => Err(UpstreamError::lost()),
+        Err(_) => Err(UpstreamError::new("the server does not answer")),
+    }
+}
+
+/// The jump hosts on the way to a server with their sockets' names, in the order in which they are dialled.
+fn jump_hosts(mut server: &SshUpstream) -> Vec<(&str, &SshUpstream)> {
+    let mut way = Vec::new();
+    while let Some(hop) = &server.via {
+        way.push((hop.name.as_str(), hop.server.as_ref()));
+        server = &hop.server;
+    }
+    way.reverse();
+    way
 }
 
 async fn connect(address: &HostPort) -> Result<TcpStream, String> {
@@ -108,7 +231,10 @@ fn cannot_reach(error: &std::io::Error) -> String {
     format!("the server cannot be reached: {}; tell whoever runs it", error.kind())
 }
 
-async fn handshake(spec: &SshUpstream, stream: Cut) -> Result<Connection, String> {
+async fn handshake<S>(spec: &SshUpstream, stream: S) -> Result<Connection, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let expected = host_key::expected(spec).await?;
     let config = client::Config {
         preferred: host_key::preferred(&expected),
@@ -119,9 +245,10 @@ async fn handshake(spec: &SshUpstream, stream: Cut) -> Result<Connection, String
     };
     let flows = Flows::default();
     let verdict = Verdict::default();
-    let verifier = Verifier::new(expected, verdict.clone(), flows.clone());
+    let (wanted, opened) = mpsc::channel(OPENED);
+    let verifier = Verifier::new(expected, verdict.clone(), flows.clone(), wanted);
     match client::connect_stream(Arc::new(config), stream, verifier).await {
-        Ok(handle) => Ok(Connection { handle, flows }),
+        Ok(handle) => Ok(Connection { handle, flows, opened: Mutex::new(opened), via: None }),
         Err(error) => Err(verdict.refusal().unwrap_or_else(|| handshake_failed(&error))),
     }
 }
@@ -134,70 +261,4 @@ fn handshake_failed(error: &russh::Error) -> String {
         }
         _ => "what answers there does not speak SSH as it should".into(),
     }
-}
-
-async fn log_in(handle: &mut client::Handle<Verifier>, user: &str, credential: &SshCredential) -> Result<(), String> {
-    let outcome = match credential {
-        SshCredential::PrivateKey(key) => with_key(handle, user, key).await?,
-        SshCredential::Password(password) => with_password(handle, user, password).await,
-    };
-    match outcome {
-        Ok(true) => Ok(()),
-        Ok(false) => Err("the server refused the gateway's credential; tell whoever runs the gateway".into()),
-        Err(_) => Err("the server closed the connection during the login".into()),
-    }
-}
-
-async fn with_key(
-    handle: &mut client::Handle<Verifier>,
-    user: &str,
-    key: &SecretString,
-) -> Result<Result<bool, russh::Error>, String> {
-    let key = decode_secret_key(key.expose_secret(), None)
-        .map_err(|_| "the gateway's private key cannot be read; tell whoever runs the gateway")?;
-    let hash = match key.algorithm().is_rsa() {
-        // Never SHA-1: where the server announces nothing, SHA-256 is tried.
-        true => match handle.best_supported_rsa_hash().await {
-            Ok(Some(Some(hash))) => Some(hash),
-            _ => Some(russh::keys::HashAlg::Sha256),
-        },
-        false => None,
-    };
-    let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
-    Ok(handle.authenticate_publickey(user, key).await.map(|result| result.success()))
-}
-
-async fn with_password(
-    handle: &mut client::Handle<Verifier>,
-    user: &str,
-    password: &SecretString,
-) -> Result<bool, russh::Error> {
-    let password = password.expose_secret();
-    match handle.authenticate_password(user, password).await? {
-        AuthResult::Success => return Ok(true),
-        AuthResult::Failure { remaining_methods, .. } => {
-            if !remaining_methods.contains(&russh::MethodKind::KeyboardInteractive) {
-                return Ok(false);
-            }
-        }
-    }
-    // Many servers ask for the password by keyboard-interactive (RFC 4256): answer one hidden prompt, once.
-    let mut answer = handle.authenticate_keyboard_interactive_start(user, None).await?;
-    let mut asked = false;
-    for _ in 0..4 {
-        answer = match answer {
-            KeyboardInteractiveAuthResponse::Success => return Ok(true),
-            KeyboardInteractiveAuthResponse::Failure { .. } => return Ok(false),
-            KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => {
-                let hidden = prompts.iter().filter(|prompt| !prompt.echo).count();
-                if hidden > 1 || prompts.len() != hidden || (asked && hidden == 1) {
-                    return Ok(false);
-                }
-                asked |= hidden == 1;
-                let responses = prompts.iter().map(|_| password.to_owned()).collect();
-                handle.authenticate_keyboard_interactive_respond(responses).await?
-            }
-        };
-    }
-    Ok(false)
 }

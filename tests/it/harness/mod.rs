@@ -76,6 +76,14 @@ pub fn make_key(path: &Path, comment: &str) -> PathBuf {
     path.to_owned()
 }
 
+/// Has an authority certify a public key with these options of `ssh-keygen`; the certificate is `<key>-cert.pub`.
+pub fn certify(authority: &Path, public: &Path, options: &[&str]) {
+    let mut command = std::process::Command::new("ssh-keygen");
+    command.args(["-q", "-I", "test"]).args(options).arg("-s").arg(authority).arg(public);
+    let made = command.output().expect("ssh-keygen is installed");
+    assert!(made.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&made.stderr));
+}
+
 /// The `SHA256:…` fingerprint of a public key file.
 pub fn fingerprint(public: &Path) -> String {
     let told = std::process::Command::new("ssh-keygen").arg("-lf").arg(public).output().expect("ssh-keygen");

@@ -21,14 +21,20 @@ impl Sshd {
         Self::start_with("").await
     }
 
-    /// Starts with more lines in its configuration.
+    /// Starts with more lines in its configuration, in which `{at}` stands for the server's own directory.
     pub async fn start_with(more: &str) -> Self {
+        Self::start_prepared(more, |_| ()).await
+    }
+
+    /// The same, with more files in that directory before the start.
+    pub async fn start_prepared(more: &str, prepare: impl FnOnce(&Path)) -> Self {
         let dir = TempDir::with_prefix("gatescribe-sshd-").unwrap();
         let port = free_port();
         make_key(&dir.path().join("host_key"), "host");
         make_key(&dir.path().join("login_key"), "gateway");
         fs::copy(dir.path().join("login_key.pub"), dir.path().join("authorized_keys")).unwrap();
-        write_config(dir.path(), port, more);
+        write_config(dir.path(), port, &more.replace("{at}", &dir.path().display().to_string()));
+        prepare(dir.path());
         let child = spawn(dir.path());
         let sshd = Self { dir, child, port };
         sshd.ready().await;
@@ -69,8 +75,20 @@ impl Sshd {
         }
         let made = Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-f"]).arg(&key).status().unwrap();
         assert!(made.success());
+        self.restart().await;
+    }
+
+    /// Ends it and all its connections, and starts it again on the same port, with an empty log.
+    pub async fn restart(&mut self) {
+        self.end();
         self.child = spawn(self.dir.path());
         self.ready().await;
+    }
+
+    /// What it logged, once this is in it.
+    pub async fn log_with(&self, words: &str) -> String {
+        let what = format!("{words:?} in sshd's log");
+        eventually(&what, SOON, async || Some(self.log()).filter(|log| log.contains(words))).await
     }
 
     /// What it logged.
@@ -86,7 +104,11 @@ impl Sshd {
         .await;
     }
 
-    fn end(&mut self) {
+    /// Ends it and all its connections; nothing listens at its port any more.
+    pub fn end(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         let mut pids = self.sessions();
         pids.push(self.child.id());
         for pid in pids {

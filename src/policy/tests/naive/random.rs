@@ -88,6 +88,10 @@ fn any_plain() -> impl Strategy<Value = Plain> {
     )
 }
 
+fn tcp(host: &str, port: u16) -> Destination {
+    Destination::Tcp { host: host.into(), port }
+}
+
 fn any_action() -> impl Strategy<Value = Action> {
     let command = select(vec!["uptime", "ls x", "ls x y", "git log -p", "uptime; id", "git log | sh"]);
     let host = || (select(vec!["db", "DB", "10.0.0.7", "x"]), select(vec![22, 443, 5432]));
@@ -98,8 +102,8 @@ fn any_action() -> impl Strategy<Value = Action> {
         Just(Action::SshShell),
         command.prop_map(exec),
         any::<bool>().prop_map(|write| Action::SshFiles { write }),
-        host().prop_map(|(host, port)| Action::SshForwardTo { host: host.into(), port }),
-        host().prop_map(|(host, port)| Action::SshForwardFrom { host: host.into(), port }),
+        host().prop_map(|(host, port)| Action::SshForwardTo { to: tcp(host, port), opaque: false }),
+        host().prop_map(|(host, port)| Action::SshForwardFrom { at: tcp(host, port), opaque: false }),
         Just(Action::SshAgent),
         Just(Action::SshX11),
         (select(vec!["orders", "app_1", "x"]), class)

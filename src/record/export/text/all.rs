@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::page::Page;
 use super::words;
 use crate::record::export::escape::push_piece;
+use crate::record::export::fact;
 use crate::record::export::utf8::{Piece, Utf8Stream};
 use crate::record::observation::{Direction, What};
 
@@ -45,6 +46,9 @@ impl All {
                 Ok(wall) => format!("the wall clock was set to {wall}"),
                 Err(_) => "the wall clock was set to a time beyond the calendar".to_owned(),
             },
+            What::Withheld { direction: Direction::Input, bytes } => format!("in: {bytes} bytes that are not kept"),
+            What::Withheld { direction: Direction::Output, bytes } => format!("out: {bytes} bytes that are not kept"),
+            What::Fact { body } => text("", &fact::line(body)),
             What::Request { body } => words("request: ", body),
             What::Response { body } => words("response: ", body),
         };

@@ -21,6 +21,7 @@ use self::plain::Plain;
 use self::seen::Seen;
 use super::ExportError;
 use super::escape::push_piece;
+use super::fact;
 use super::utf8::{Piece, Utf8Stream};
 use crate::record::observation::{Direction, Observation, What};
 
@@ -152,6 +153,7 @@ impl Text {
                 self.typed.push(self.at, data, &mut self.page);
             }
             What::Bytes { .. } if self.opaque => {}
+            What::Fact { body } => self.fact("", fact::line(body).as_bytes()),
             What::Exec { command } => self.fact("command: ", command),
             What::Subsystem { name } => self.fact("subsystem: ", name.as_bytes()),
             What::Signal { name } => self.fact("signal: ", name.as_bytes()),
