@@ -14,7 +14,7 @@
 //! src/
 //!   main.rs        parses arguments, runs, exits
 //!   cli/           one file per command: demo, serve, config (against_live: who would gain and lose), policy/ (ask rules,
-//!                  replay the log with others), verify; shell_keeper is for the gateway itself. For people:
+//!                  replay the log with others), verify; shell_keeper and shell_host are for the gateway itself. For people:
 //!                  login/, logout, status, token, ssh_config, sessions/, lock, unlock; they share client (the API),
 //!                  profile (what a sign-in left in files), agent, stage and terminal_filter (the terminal), table, escape
 //!                  (what may be printed)
@@ -24,6 +24,7 @@
 //!                  processes (several on one book), control (the wire between them), changes (what they hear through the
 //!                  book), locks (into force), people (who signed in), reload (a changed file), clock (one that is set),
 //!                  notify (the service manager), memory (gives it back)
+//!   accounts.rs    users of this host
 //!   address.rs     which addresses count as one
 //!   pace.rs        how often somebody may do something
 //!   accept.rs      the accept loop: back-off, limits per address, a span and a task for each connection
@@ -55,7 +56,8 @@
 //!                  be written), transfer (which commands copy files), scp/ and rsync/ (what they copy), told (the facts'
 //!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked)
 //!   upstream/      dial and start: ssh/ (a server: host_key, host_certificate, known_hosts, login, tunnel through a jump
-//!                  host), shell/ (this host, in demo)
+//!                  host), shell/ (this host: as oneself in demo, in serve as another user, by a helper that was there
+//!                  before everything else), reach (where forwards may lead), tcp (forwards from this host)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
 //!                  said in a terminal in between)
 //!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,
@@ -79,7 +81,7 @@
 //! 5  proto
 //! 4  upstream
 //! 3  session, keeping
-//! 2  store, record, identity/*, config, geo, telemetry, files
+//! 2  store, record, identity/*, config, geo, telemetry, files, accounts
 //! 1  policy, wire, record/{codec,container,export,observation}  pure; record/crypt draws random numbers
 //! 0  identity (the type), socket, error, address, pace
 //! ```
@@ -180,6 +182,7 @@
 //! `watch/watcher.rs` begins with the screen as it is and carries the messages; a watcher who falls off the short ring
 //! begins anew, so nobody is slowed.
 pub mod accept;
+pub mod accounts;
 pub mod address;
 pub mod api;
 pub mod cli;

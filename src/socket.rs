@@ -109,10 +109,17 @@ pub enum RecordFiles {
 pub enum UpstreamSpec {
     /// An SSH server. Shared, because other sockets may lead through it.
     Ssh(Arc<SshUpstream>),
-    /// A terminal on the gateway's own host, as the user who started the gateway. In `demo` only for now.
+    /// A terminal on the gateway's own host, as the user who started the gateway. In `demo` only.
     Shell {
         /// That user's name.
         username: String,
+    },
+    /// A terminal on the gateway's own host, as another user of it.
+    ShellAs {
+        /// That user's name.
+        username: String,
+        /// Instead of that user's login shell.
+        shell: Option<PathBuf>,
     },
 }
 

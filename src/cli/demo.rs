@@ -95,7 +95,7 @@ async fn demo(args: Args, telemetry: Telemetry) -> Result<(), GatewayError> {
         .approve_as
         .clone()
         .map(|name| -> Approver { Box::new(move |oidc, told| Arc::new(ApproveAs::new(oidc, name, told))) });
-    let gateway = Gateway::build(config, seat, listeners, approver, telemetry).await?;
+    let gateway = Gateway::build(config, seat, listeners, approver, telemetry, None).await?;
     let token = gateway.tokens.issue(vec![Scope::Admin], Vec::new(), "demo", TOKEN, None).await;
     let token =
         token.map_err(|error| GatewayError::Io { what: "admin.token".into(), error: io::Error::other(error) })?;

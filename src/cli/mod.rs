@@ -13,6 +13,7 @@ mod policy;
 pub mod profile;
 mod serve;
 pub mod sessions;
+mod shell_host;
 mod shell_keeper;
 mod ssh_config;
 mod stage;
@@ -69,6 +70,9 @@ enum Command {
     /// Keep a built-in shell (started by the gateway itself)
     #[command(hide = true)]
     ShellKeeper(shell_keeper::Args),
+    /// Give others the built-in shell (started by the gateway itself)
+    #[command(hide = true)]
+    ShellHost(shell_host::Args),
 }
 
 /// Runs the command that was typed. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
@@ -88,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::ShellKeeper(args) => shell_keeper::run(args),
+        Command::ShellHost(args) => shell_host::run(&args),
     }
 }
 

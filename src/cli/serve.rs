@@ -1,7 +1,8 @@
 //! `gatescribe serve`: the gateway, and its upgrades.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::fail;
 use crate::config::{self, Config};
 use crate::gateway::{self, Gateway, GatewayError, Inherited, Listeners, Seat};
+use crate::socket::{Socket, UpstreamSpec};
 use crate::telemetry::{self, Telemetry};
+use crate::upstream::shell::Helper;
 
 /// The option that a new process is started with to take over.
 const UPGRADE: &str = "--upgrade";
@@ -37,7 +40,13 @@ pub struct Args {
 
 /// Runs the gateway until it is told to stop.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match config::find(args.config.as_deref()).and_then(|path| Config::load(&path)) {
+    let path = config::find(args.config.as_deref());
+    // Before any secret is read, anything is opened and any thread runs.
+    let helper = match path.as_ref().ok().and_then(|path| helper(path)).transpose() {
+        Ok(helper) => helper,
+        Err(error) => return fail(&format_args!("the built-in shell's helper cannot be started: {error}")),
+    };
+    let config = match path.and_then(|path| Config::load(&path)) {
         Ok(config) => config,
         Err(errors) => {
             eprint!("{errors}");
@@ -52,21 +61,39 @@ pub fn run(args: &Args) -> ExitCode {
         let line = warning.position().map(|position| position.line);
         tracing::warn!(file = %config.file.display(), line, "{}", warning.words());
     }
-    let served =
-        Inherited::from_service_manager().and_then(|passed| block_on(serve(config, args.upgrade, passed, telemetry)));
+    let served = Inherited::from_service_manager()
+        .and_then(|passed| block_on(serve(config, args.upgrade, passed, telemetry, helper)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-async fn serve(mut config: Config, upgrade: bool, passed: Inherited, telemetry: Telemetry) -> Result<(), GatewayError> {
+/// The helper for the users whose shells the configuration offers, if it does. What is wrong with the file is told by
+/// whoever reads all of it.
+fn helper(path: &Path) -> Option<std::io::Result<Helper>> {
+    let config = Config::load_leniently(path).ok()?;
+    let user = |socket: &Socket| match &socket.upstream {
+        UpstreamSpec::ShellAs { username, .. } => Some(username.clone()),
+        _ => None,
+    };
+    let users: BTreeSet<String> = config.sockets.iter().filter_map(user).collect();
+    (!users.is_empty()).then(|| Helper::start(users.into_iter().collect()))
+}
+
+async fn serve(
+    mut config: Config,
+    upgrade: bool,
+    passed: Inherited,
+    telemetry: Telemetry,
+    helper: Option<Helper>,
+) -> Result<(), GatewayError> {
     let successor = Successor::of_this_program();
     let hang_ups = handler(SignalKind::hangup())?;
     let (seat, handed) = Seat::take(&config.gateway.data_dir, upgrade).await?;
     let listeners = Listeners::bind(&mut config, handed.unwrap_or(passed)).await?;
     let (ssh, https) = (listeners.ssh_address, listeners.https_address);
-    let mut gateway = Gateway::build(config, seat, listeners, None, telemetry).await?;
+    let mut gateway = Gateway::build(config, seat, listeners, None, telemetry, helper).await?;
     gateway.reread_when(hang_ups);
     let (stop, upgrades) = (until_told()?, handler(SignalKind::user_defined2())?);
     gateway.take_over().await?;

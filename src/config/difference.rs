@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use toml::{Table, Value};
 
 use super::raw::Raw;
+use super::schema;
 
 /// A file's tables as they are written, defaults filled in.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +50,14 @@ impl Written {
         Self { sockets: by_name(sockets), policies: by_name(policies), rest }
     }
 
+    /// The files that secrets are read from, as they are named: relative ones are relative to the configuration's directory.
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        self.sockets.values().for_each(|socket| secret_files(socket, &mut files));
+        self.rest.values().for_each(|table| secret_files(table, &mut files));
+        files
+    }
+
     /// What is different in `new`.
     pub fn difference(&self, new: &Self) -> Difference {
         let keys = self.rest.keys().chain(new.rest.keys());
@@ -65,6 +75,13 @@ impl Written {
         let (before, after) = (listens(&self.sockets), listens(&new.sockets));
         let bound = after.iter().filter(|listen| !before.contains(listen));
         tables.extend(bound.map(|(name, _)| format!("`listen` of socket {name}")));
+        // Whom the helper may become is told it at its start.
+        let users =
+            |sockets: &BTreeMap<String, Value>| -> Vec<Value> { sockets.values().filter_map(shell_user).collect() };
+        let before = users(&self.sockets);
+        let added =
+            new.sockets.iter().filter(|(_, socket)| shell_user(socket).is_some_and(|user| !before.contains(&user)));
+        tables.extend(added.map(|(name, _)| format!("`username` of socket {name}")));
         let sockets = names(&self.sockets, &new.sockets);
         Difference { sockets, policies: names(&self.policies, &new.policies), roles, needs_restart: tables }
     }
@@ -92,6 +109,37 @@ impl fmt::Display for Difference {
         f.write_str(if parts.is_empty() { "nothing" } else { "" })?;
         f.write_str(&parts.join("; "))
     }
+}
+
+fn secret_files(value: &Value, files: &mut Vec<PathBuf>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                match value {
+                    Value::String(_) | Value::Array(_) if schema::is_secret(key) => files.extend(named(value)),
+                    _ => secret_files(value, files),
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| secret_files(value, files)),
+        _ => {}
+    }
+}
+
+/// The files of one secret, or of a list of them.
+fn named(secret: &Value) -> Vec<PathBuf> {
+    let file = |value: &Value| Some(PathBuf::from(value.as_str()?.strip_prefix("file:")?));
+    match secret {
+        Value::Array(list) => list.iter().filter_map(file).collect(),
+        other => file(other).into_iter().collect(),
+    }
+}
+
+/// The user of a built-in shell.
+fn shell_user(socket: &Value) -> Option<Value> {
+    let upstream = socket.get("upstream")?;
+    let is_shell = upstream.get("kind").and_then(Value::as_str) == Some("shell");
+    upstream.get("username").filter(|_| is_shell).cloned()
 }
 
 fn by_name(list: Option<Value>) -> BTreeMap<String, Value> {

@@ -32,6 +32,11 @@ pub(super) fn without_the_outside(mut raw: Raw) -> Raw {
 
 impl Upstream {
     fn without_the_outside(&mut self) {
+        self.alone = true;
+        if self.kind.as_ref().is_some_and(|kind| kind.get_ref() != "ssh") {
+            // Whatever stands here beside is for servers, a mistake, and told by its own name.
+            return;
+        }
         let secrets = [&mut self.private_key, &mut self.private_key_passphrase, &mut self.password];
         secrets.into_iter().flatten().for_each(stand_in);
         let ca_file = self.host_ca.as_ref().filter(|typed| upstream::names_a_file(typed.get_ref()));

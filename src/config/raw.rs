@@ -195,6 +195,10 @@ pub struct Upstream {
     pub known_hosts: Text,
     pub host_ca: Typed<OneOrMore>,
     pub via: Text,
+    pub shell: Text,
+    /// What the file names outside of itself is not to be looked at.
+    #[serde(skip)]
+    pub alone: bool,
 }
 
 impl Raw {

@@ -83,6 +83,11 @@ pub fn list_called(key: &str) -> Option<&'static str> {
     lists.find(|path| path.rsplit('.').next() == Some(key))
 }
 
+/// Whether this key's value stands for a secret.
+pub fn is_secret(key: &str) -> bool {
+    SECRETS.contains(&key)
+}
+
 /// Whether this is a key whose value may be shown.
 pub fn is_harmless(key: &str) -> bool {
     tables().iter().any(|table| table.keys.contains(&key) || table.later.contains(&key)) && !SECRETS.contains(&key)

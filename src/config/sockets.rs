@@ -1,6 +1,8 @@
-//! `[[socket]]` as typed to [`Socket`]. Where one leads is in `upstream`, through which others in `jumps`.
+//! `[[socket]]` as typed to [`Socket`]. Where one leads is in `upstream`, or in `shell` for this host itself, through which
+//! others in `jumps`.
 
 mod jumps;
+mod shell;
 pub(super) mod upstream;
 
 use std::collections::HashMap;

@@ -122,6 +122,37 @@ fn a_socket_inherits_and_overrides() {
 }
 
 #[test]
+fn a_built_in_shell_is_another_users() {
+    let shell =
+        SOCKET.lines().take(4).chain(["kind = \"shell\"", "username = \"nobody\""]).collect::<Vec<_>>().join("\n");
+    let open = "\n[[policy]]\nname = \"p\"\neffect = \"allow\"\nallow.ssh = {}\n";
+    let config = load_text(&format!("{HEAD}{shell}\nshell = \"/bin/sh\"{open}")).unwrap();
+    let UpstreamSpec::ShellAs { username, shell: Some(path) } = &config.sockets[0].upstream else { panic!() };
+    assert_eq!((username.as_str(), path.as_path()), ("nobody", Path::new("/bin/sh")));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let told = warnings(&format!("{HEAD}{shell}{open}"));
+    assert!(told.len() == 1 && told[0].ends_with("nologin lets nobody in: name another `shell`"), "{told:?}");
+}
+
+#[test]
+fn the_files_of_secrets_are_known() {
+    let text = format!(
+        "{HEAD}[tls]\ncertificate = \"file:none\"\nkey = \"file:a\"\n[recording]\nkey = \"env:X\"\n\
+         old_keys = [\"file:b\", \"env:Y\", \"file:/c\"]\n{}notice = \"file:not\"\n",
+        SOCKET
+            .replace("[socket.upstream]", "notice = \"file:not\"\n[socket.upstream]")
+            .replace("\"env:SECRET\"", "\"file:d\"\nprivate_key_passphrase = \"file:e\"")
+    );
+    let written = |text: &str| {
+        let mut report = Report::new(Path::new("x"), text);
+        Written::of(&read::read(text, &mut report).unwrap())
+    };
+    let mut files = written(&text.replace("}notice", "}")).secret_files();
+    files.sort();
+    assert_eq!(files, ["/c", "a", "b", "d", "e"].map(PathBuf::from));
+}
+
+#[test]
 fn the_ways_to_log_in_and_to_know_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("gatescribe.toml");
@@ -133,7 +164,7 @@ fn the_ways_to_log_in_and_to_know_a_server() {
         let text = [HEAD, &SOCKET.replace(from, to)].concat();
         parse(&text, &file, &env).map(|(config, _)| match &config.sockets[0].upstream {
             UpstreamSpec::Ssh(server) => server.clone(),
-            UpstreamSpec::Shell { .. } => panic!(),
+            other => panic!("{other:?}"),
         })
     };
     let pinned = format!("host_key = \"{FINGERPRINT}\"");

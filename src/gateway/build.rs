@@ -13,7 +13,7 @@ use super::people::{Newcomer, Wants};
 use super::processes::{EndsAnywhere, Processes};
 use super::reload::Reload;
 use super::settings::{self, LINK_LIFETIME};
-use super::{Gateway, GatewayError, Listeners, Seat, io_error, notify};
+use super::{Gateway, GatewayError, Listeners, Seat, io_error, notify, shells};
 use crate::api::health::Parts;
 use crate::api::oauth::{self, OauthState};
 use crate::api::pages::{self, PagesState};
@@ -38,6 +38,7 @@ use crate::record::Recordings;
 use crate::session::{Rules, Sessions};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+use crate::upstream::shell::Helper;
 
 /// Makes what signs links in by itself.
 pub type Approver = Box<dyn FnOnce(Oidc, Arc<dyn Newcomers>) -> Arc<dyn link::Approver> + Send>;
@@ -45,12 +46,14 @@ pub type Approver = Box<dyn FnOnce(Oidc, Arc<dyn Newcomers>) -> Arc<dyn link::Ap
 impl Gateway {
     /// Opens the book, closes what dead processes left open, and builds everything. `approver` signs links in by itself;
     /// only `demo` has one.
+    /// `helper` is what the built-in shell of `serve` comes from: it is checked here that its users reach nothing.
     pub async fn build(
         config: Config,
         mut seat: Seat,
         listeners: Listeners,
         approver: Option<Approver>,
         telemetry: Telemetry,
+        helper: Option<Helper>,
     ) -> Result<Self, GatewayError> {
         let data = &config.gateway.data_dir;
         let ca = Arc::new(GatewayCa::load_or_create(data)?);
@@ -105,6 +108,8 @@ impl Gateway {
         });
         let upstream_ca = Arc::new(UpstreamCa::load_or_create(data)?);
         let host_key = ssh::host_key(&data.join("ssh_host_ed25519_key"))?;
+        // By now everything that must not be reached is there.
+        shells::vouch(helper.as_ref(), &config, &listeners.sockets).await?;
         let front = ssh::Front {
             config: Arc::new(ssh::server_config(host_key, &host_ca, &host_names)?),
             rules: rules.clone(),
@@ -118,6 +123,7 @@ impl Gateway {
             handshake: config.limits.handshake,
             own: listeners.addresses(),
             channels: config.limits.channels_per_connection as usize,
+            helper,
         };
         let parts = Parts {
             store: store.clone(),

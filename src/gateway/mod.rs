@@ -3,7 +3,8 @@
 //! `build` makes the parts and `settings` what they want to know, `run` is the life of a process, `listeners` where to
 //! listen, `handover` how a new process takes over from an old one, `processes` what the processes of one gateway owe each
 //! other, `control` the wire between them, `changes` what they hear from each other through the book, `locks` puts the
-//! book's locks into force, `people` hears who signed in, `notify` what the service manager hears. `reload` takes over a
+//! book's locks into force, `people` hears who signed in, `notify` what the service manager hears, `shells` that no built-in shell
+//! reaches what the gateway keeps. `reload` takes over a
 //! changed configuration file, and `clock` hears of a clock that is set.
 
 mod build;
@@ -20,6 +21,7 @@ mod processes;
 mod reload;
 mod run;
 mod settings;
+mod shells;
 
 use std::io;
 use std::net::SocketAddr;
@@ -86,6 +88,14 @@ pub enum GatewayError {
     InUse {
         /// Which.
         data_dir: PathBuf,
+    },
+    /// The built-in shell of a socket cannot be given.
+    #[error("socket {socket}: the built-in shell cannot be given: {why}")]
+    Shell {
+        /// Which.
+        socket: String,
+        /// Why not.
+        why: String,
     },
     /// The running gateway does not hand over.
     #[error("the running gateway cannot be upgraded and goes on: {0}")]

@@ -326,7 +326,7 @@ impl Socket {
     pub fn fixes_login(&self) -> bool {
         match &self.upstream {
             UpstreamSpec::Ssh(upstream) => upstream.username.is_some(),
-            UpstreamSpec::Shell { .. } => true,
+            UpstreamSpec::Shell { .. } | UpstreamSpec::ShellAs { .. } => true,
         }
     }
 }

@@ -481,7 +481,7 @@ pub fn country(place: &Place) -> Country {
 fn ssh_user(visit: &Visit) -> Option<String> {
     let fixed = match &visit.socket.upstream {
         UpstreamSpec::Ssh(ssh) => ssh.username.clone(),
-        UpstreamSpec::Shell { username } => Some(username.clone()),
+        UpstreamSpec::Shell { username } | UpstreamSpec::ShellAs { username, .. } => Some(username.clone()),
     };
     fixed.or_else(|| visit.login.clone())
 }
@@ -489,6 +489,6 @@ fn ssh_user(visit: &Visit) -> Option<String> {
 fn upstream(socket: &Socket) -> String {
     match &socket.upstream {
         UpstreamSpec::Ssh(ssh) => ssh.address.to_string(),
-        UpstreamSpec::Shell { .. } => "shell".into(),
+        UpstreamSpec::Shell { .. } | UpstreamSpec::ShellAs { .. } => "shell".into(),
     }
 }

@@ -172,13 +172,15 @@ pub enum Said {
 }
 
 /// Reaches the upstream of `socket`, on a child of `line`, within 30 seconds, jump hosts included. `ca` vouches for
-/// `on_behalf` where the upstream wants a certificate. The grant is for the socket; the jump hosts on its way are the
-/// administrator's choice, and nobody's policy is asked about them.
+/// `on_behalf` where the upstream wants a certificate; `helper` is what the built-in shell of `serve` comes from. The
+/// grant is for the socket; the jump hosts on its way are the administrator's choice, and nobody's policy is asked about
+/// them.
 pub async fn dial(
     grant: Grant,
     socket: &Socket,
     on_behalf: &OnBehalf,
     ca: &UpstreamCa,
+    helper: Option<&shell::Helper>,
     line: &KillLine,
 ) -> Result<Upstream, UpstreamError> {
     let Action::Connect { login } = grant.action() else {
@@ -189,7 +191,10 @@ pub async fn dial(
             let dialled = ssh::Connection::dial(spec, login.as_deref(), &ssh::Who { on_behalf, ca }, line).await;
             dialled.map(Upstream::Ssh).map_err(|words| UpstreamError::new(format!("{}: {words}", socket.name)))
         }
-        UpstreamSpec::Shell { .. } => Ok(Upstream::Shell(shell::Host)),
+        UpstreamSpec::Shell { .. } => Ok(Upstream::Shell(shell::Host::own())),
+        UpstreamSpec::ShellAs { username, shell } => {
+            shell::Host::of(helper, username, shell.as_deref()).map(Upstream::Shell)
+        }
     }
 }
 

@@ -113,11 +113,13 @@ async fn behind(host: &str, port: u16, meant: &BTreeSet<SocketAddr>, sockets: &[
         UpstreamSpec::Ssh(upstream) if upstream.address.port == port => Some((socket, &upstream.address)),
         _ => None,
     });
+    // Written alike is one place, unless each host means itself by it.
+    let is_written = |address: &HostPort| !is_anyones_own(host) && address.host.eq_ignore_ascii_case(host);
     let mut named = Vec::new();
     for (socket, address) in upstreams {
         let literal = address.host.parse::<IpAddr>().ok();
         let meets = literal.is_some_and(|ip| meant.iter().any(|meant| is_one(ip, meant.ip())));
-        if meets || address.host.eq_ignore_ascii_case(host) {
+        if meets || is_written(address) {
             return Some(socket.name.clone());
         }
         if literal.is_none() && named.len() < NAMES {
@@ -145,6 +147,11 @@ fn is_closed(ip: IpAddr) -> bool {
     let v6_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let v4_closed = matches!(ip, IpAddr::V4(ip) if ip.is_link_local() || ip.is_broadcast() || ip.octets()[0] == 0);
     ip.is_unspecified() || ip.is_multicast() || v6_link_local || v4_closed || METADATA.contains(&ip)
+}
+
+/// Loopback addresses, and the name that stands for them everywhere (RFC 6761 section 6.3).
+fn is_anyones_own(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip| plain(ip).is_loopback())
 }
 
 /// IPv4 addresses that are written as IPv6: mapped (RFC 4291 section 2.5.5.2), compatible, and by NAT64 (RFC 6052).
@@ -211,7 +218,13 @@ mod tests {
     }
 
     async fn from(from: From<'_>, to: &str) -> Result<Place, Unreachable> {
-        look(&tcp(to), from, &own(), &[leads_to("db", "127.0.0.1", 5432), leads_to("far", "192.0.2.9", 22)]).await
+        let sockets = [
+            leads_to("db", "127.0.0.1", 5432),
+            leads_to("here", "localhost", 5434),
+            leads_to("inner", "db.invalid", 5435),
+            leads_to("far", "192.0.2.9", 22),
+        ];
+        look(&tcp(to), from, &own(), &sockets).await
     }
 
     #[tokio::test]
@@ -248,7 +261,9 @@ mod tests {
         let far = server("192.0.2.1");
         let place = from(From::Server(&far), "127.0.0.1:2222").await.unwrap();
         assert_eq!(place.behind, None);
-        assert_eq!(from(From::Server(&far), "127.0.0.1:5432").await.unwrap().behind, None);
+        for to in ["127.0.0.1:5432", "localhost:5434", "127.0.0.1:5434"] {
+            assert_eq!(from(From::Server(&far), to).await.unwrap().behind, None, "{to}");
+        }
         // But its own address is, by whatever name.
         let far = server("192.0.2.9");
         assert_eq!(from(From::Server(&far), "127.0.0.1:22").await.unwrap().behind.as_deref(), Some("far"));
@@ -259,7 +274,13 @@ mod tests {
         for to in ["127.0.0.1:5432", "localhost:5432", "[::ffff:127.0.0.1]:5432", "127.1:5432"] {
             assert_eq!(from(From::Here, to).await.unwrap().behind.as_deref(), Some("db"), "{to}");
         }
+        for to in ["localhost:5434", "LocalHost:5434", "127.0.0.1:5434"] {
+            assert_eq!(from(From::Here, to).await.unwrap().behind.as_deref(), Some("here"), "{to}");
+        }
         assert_eq!(from(From::Here, "127.0.0.1:5433").await.unwrap().behind, None);
+        // A name that only the server can resolve is the one that was configured, as far as anybody can tell.
+        let far = server("192.0.2.1");
+        assert_eq!(from(From::Server(&far), "DB.invalid:5435").await.unwrap().behind.as_deref(), Some("inner"));
     }
 
     #[tokio::test]

@@ -230,7 +230,7 @@ mod tests {
     fn hellos_are_known_by_their_first_bytes_and_never_earlier() {
         for (hello, protocol) in HELLOS {
             assert_eq!(from_client(hello), Hello::Is(protocol), "{hello:?}");
-            let known = (0..hello.len()).find(|length| from_client(&hello[..*length]) != Hello::Perhaps).unwrap();
+            let known = (0..=hello.len()).find(|length| from_client(&hello[..*length]) != Hello::Perhaps).unwrap();
             assert_eq!(from_client(&hello[..known]), Hello::Is(protocol), "{hello:?}");
         }
         assert_eq!(from_server(b"J\0\0\0\x0a8.0.36\0"), Hello::Is(Protocol::MySql));

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("geo", 2),
     ("telemetry", 2),
     ("files", 2),
+    ("accounts", 2),
     ("record::codec", 1),
     ("record::container", 1),
     ("record::crypt", 1),

@@ -17,6 +17,7 @@ mod front;
 mod geo;
 mod harness;
 mod harness_tests;
+mod host_shell;
 mod kill;
 mod layers;
 mod limits;

@@ -123,7 +123,7 @@ async fn mistakes_in_the_configuration_are_told_with_line_and_column() {
 }
 
 #[tokio::test]
-async fn serve_refuses_the_built_in_shell() {
+async fn serve_gives_nobody_the_gateways_own_shell() {
     let sshd = Sshd::start().await;
     let issuer = Issuer::start(1).await;
     let dir = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ async fn serve_refuses_the_built_in_shell() {
     std::fs::write(&file, text).unwrap();
     let told = gatescribe(&["serve", "--config", &file.display().to_string()]);
     assert_eq!(told.status.code(), Some(2), "{told:?}");
-    assert!(String::from_utf8_lossy(&told.stderr).contains("shell"));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("`username` is missing"));
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ fn is_linked(socket: &mut Socket, by_name: &ByName<'_>, servers: &HashMap<String
 fn server(socket: &Socket) -> Option<(String, Arc<SshUpstream>)> {
     match &socket.upstream {
         UpstreamSpec::Ssh(server) => Some((socket.name.clone(), server.clone())),
-        UpstreamSpec::Shell { .. } => None,
+        UpstreamSpec::Shell { .. } | UpstreamSpec::ShellAs { .. } => None,
     }
 }
 
@@ -69,8 +69,14 @@ fn is_called(socket: &raw::Socket, name: &str) -> bool {
     socket.name.as_ref().is_some_and(|typed| typed.get_ref() == name)
 }
 
+/// The jump host of a server. What leads to none has no way, and was told where it names one.
 fn via(socket: &raw::Socket) -> Option<&Spanned<String>> {
-    socket.upstream.as_ref()?.get_ref().via.as_ref()
+    let upstream = socket.upstream.as_ref()?.get_ref();
+    upstream.via.as_ref().filter(|_| is_server(upstream))
+}
+
+fn is_server(upstream: &raw::Upstream) -> bool {
+    upstream.kind.as_ref().is_none_or(|kind| kind.get_ref() == "ssh")
 }
 
 impl Checker<'_, '_> {
@@ -87,7 +93,7 @@ impl Checker<'_, '_> {
             return;
         };
         let (words, help) = match hop.upstream.as_ref().map(Spanned::get_ref) {
-            Some(upstream) if upstream.kind.as_ref().is_some_and(|kind| kind.get_ref() != "ssh") => {
+            Some(upstream) if !is_server(upstream) => {
                 (format!("socket {name:?} does not lead to an SSH server"), "name one that does")
             }
             Some(upstream) if upstream.username.is_none() => {

@@ -47,12 +47,22 @@ impl Checker<'_, '_> {
         let later = ["docker", "kubernetes", "ssm", "ecs", "ec2-instance-connect"];
         let kind = table.get_ref().kind.as_ref()?;
         match self.choice(kind, &[("ssh", Kind::Ssh), ("shell", Kind::Shell)], &later)? {
-            Kind::Ssh => self.ssh(table).map(|server| UpstreamSpec::Ssh(Arc::new(server))),
-            Kind::Shell => {
-                let words = "the built-in shell is for `gatescribe demo`: it would run as the gateway's own user";
-                self.report.error(&kind.span(), words, "write \"ssh\" and reach this host through its sshd");
-                None
+            Kind::Ssh => {
+                self.only_of("shell", [place("shell", table.get_ref().shell.as_ref())]);
+                self.ssh(table).map(|server| UpstreamSpec::Ssh(Arc::new(server)))
             }
+            Kind::Shell => {
+                self.only_of("ssh", only_ssh(table.get_ref()));
+                self.shell(table)
+            }
+        }
+    }
+
+    /// Tells of keys that are there and mean something for another kind only.
+    fn only_of<const N: usize>(&mut self, kind: &str, keys: [Place; N]) {
+        for (key, at) in keys.into_iter().flatten() {
+            let words = format!("`{key}` is for `kind = \"{kind}\"`");
+            self.report.error(&at, words, "leave it out");
         }
     }
 
@@ -211,6 +221,21 @@ impl Checker<'_, '_> {
             }
         }
     }
+}
+
+/// What only a server has.
+fn only_ssh(raw: &raw::Upstream) -> [Place; 9] {
+    [
+        place("address", raw.address.as_ref()),
+        place("certificate", raw.certificate.as_ref()),
+        place("private_key", raw.private_key.as_ref()),
+        place("private_key_passphrase", raw.private_key_passphrase.as_ref()),
+        place("password", raw.password.as_ref()),
+        place("host_key", raw.host_key.as_ref()),
+        place("known_hosts", raw.known_hosts.as_ref()),
+        place("host_ca", raw.host_ca.as_ref()),
+        place("via", raw.via.as_ref()),
+    ]
 }
 
 /// A key and where it is, if it is there.

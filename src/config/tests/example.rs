@@ -34,6 +34,7 @@ fn the_example_is_good_with_every_setting_on() {
     }
     let text = uncomment(EXAMPLE)
         .replace("/etc/ssh/ssh_known_hosts", &known_hosts)
+        .replace("\"support\"", "\"nobody\"")
         .replace("/etc/gatescribe/recording", &dir.path().join("recording").display().to_string());
     std::fs::create_dir(dir.path().join("config")).unwrap();
     std::fs::create_dir(dir.path().join("geo")).unwrap();
@@ -48,7 +49,7 @@ fn the_example_is_good_with_every_setting_on() {
     let later =
         ["[policy.allow.database]", "[[policy.allow.http]]", "[[policy.allow.kubernetes]]", "[policy.allow.tcp]"];
     assert_eq!(warnings, later, "{:#?}", config.warnings);
-    assert_eq!((config.sockets.len(), config.policies.rules().len()), (3, 2));
+    assert_eq!((config.sockets.len(), config.policies.rules().len()), (4, 2));
 }
 
 /// Settings are the lines with `#` and no space after it.

@@ -27,6 +27,13 @@ address = "10.0.0.7"
 private_key = "file:no/key"
 private_key_passphrase = "file:no/passphrase"
 host_ca = ["no/ca.pub"]
+[[socket]]
+name = "web-4"
+type = "ssh"
+[socket.upstream]
+kind = "shell"
+username = "no-such-user"
+shell = "/no/shell"
 [[policy]]
 name = "all"
 effect = "allow"
@@ -37,10 +44,10 @@ effect = "allow"
 fn what_is_outside_of_the_file_is_not_needed_to_know_who_may_do_what() {
     let text = [HEAD, SOCKET, OUTSIDE].concat().replace("env:SECRET", "env:NOT_SET_ANYWHERE");
     let file = Path::new("/nowhere/gatescribe.toml");
-    assert!(parse(&text, file, &|_| None).unwrap_err().iter().count() >= 7, "the gateway does not start on it");
+    assert!(parse(&text, file, &|_| None).unwrap_err().iter().count() >= 11, "the gateway does not start on it");
     let config = Config::parse_leniently(&text, file).unwrap_or_else(|errors| panic!("{errors}"));
     let names: Vec<_> = config.sockets.iter().map(|socket| (socket.name.as_str(), socket.fixes_login())).collect();
-    assert_eq!(names, [("web-1", true), ("web-2", false), ("web-3", false)]);
+    assert_eq!(names, [("web-1", true), ("web-2", false), ("web-3", false), ("web-4", true)]);
     assert_eq!(config.policies.rules().len(), 1);
     assert!(config.tls.is_none() && config.recording.key.is_none());
 }
@@ -57,6 +64,10 @@ fn what_is_wrong_in_the_file_itself_is_as_wrong_as_ever() {
         ([HEAD, &SOCKET.replace("host_key", "#")].concat(), "`host_key` is missing"),
         ([HEAD, &SOCKET.replace("host_key", "known_hosts = \"x\"\nhost_ca")].concat(), "exclude each other"),
         ([HEAD, &SOCKET.replace("SHA256:", "ssh-ed25519 ").replace("host_key", "host_ca")].concat(), "no public key"),
+        (
+            [HEAD, &SOCKET.replace("host_key", "kind = \"shell\"\nhost_ca")].concat(),
+            "`host_ca` is for `kind = \"ssh\"`",
+        ),
     ];
     for (text, words) in table {
         let told = Config::parse_leniently(&text, file).unwrap_err().to_string();

@@ -9,6 +9,7 @@ use super::*;
 #[test]
 fn every_mistake_is_told_at_its_place() {
     let up = "[[socket]]\nname = \"a\"\ntype = \"ssh\"\n[socket.upstream]\n";
+    let shell = format!("{up}kind = \"shell\"\n");
     let rest = format!("username = \"u\"\npassword = \"env:SECRET\"\nhost_key = \"{FINGERPRINT}\"\n");
     let good = format!("{up}address = \"x\"\n{rest}");
     let without =
@@ -87,7 +88,14 @@ fn every_mistake_is_told_at_its_place() {
         (format!("{good}{good}"), "10:8 there is another socket called \"a\" | give every socket its own name"),
         ("[[socket]]\nname = \"a\"\ntype = \"ssh\"\n".into(), "1:1 `upstream` is missing in [[socket]]"),
         (good.replace("type", "sign_in = []\ntype"), "3:11 an empty `sign_in` lets nobody in"),
-        (format!("{up}kind = \"shell\"\n"), "5:8 the built-in shell is for `gatescribe demo`"),
+        (format!("{up}kind = \"shell\"\n"), "4:1 `username` is missing in [socket.upstream] | write username = "),
+        (format!("{shell}username = \"root\"\n"), "6:12 \"root\" is root, who can read everything | name a user"),
+        (format!("{shell}username = \"no-such-user\"\n"), "6:12 this host has no user \"no-such-user\" | name a user"),
+        (
+            format!("{shell}username = \"nobody\"\nshell = \"sh\"\n"),
+            "7:9 this is no program of this host | write the whole path",
+        ),
+        (good.clone() + "shell = \"/bin/sh\"\n", "9:9 `shell` is for `kind = \"shell\"` | leave it out"),
         (format!("{up}kind = \"docker\"\n"), "5:8 \"docker\" is not built yet | there is \"ssh\" or \"shell\""),
         (without("address"), "4:1 `address` is missing in [socket.upstream] | write address = \"10.0.0.5:22\""),
         (with("address", "address = \"::1\""), "8:11 an IPv6 address stands in brackets"),
@@ -170,6 +178,23 @@ fn every_mistake_is_told_at_its_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
+}
+
+#[test]
+fn what_belongs_to_servers_means_nothing_to_a_shell() {
+    let shell =
+        "[[socket]]\nname = \"a\"\ntype = \"ssh\"\n[socket.upstream]\nkind = \"shell\"\nusername = \"nobody\"\n";
+    let is_shells = |key: &&str| ["kind", "username", "shell"].contains(key);
+    let upstream = schema::tables().iter().find(|table| table.path == "socket.upstream").unwrap();
+    for key in upstream.keys.iter().copied().filter(|key| !is_shells(key)) {
+        let value = match key {
+            "certificate" => "false",
+            "private_key" | "private_key_passphrase" | "password" => "\"env:NONE\"",
+            _ => "\"none\"",
+        };
+        let got = errors(&format!("{shell}{key} = {value}\n{HEAD}"));
+        assert_eq!(got, [format!("7:{} `{key}` is for `kind = \"ssh\"` | leave it out", key.len() + 4)]);
+    }
 }
 
 #[test]

@@ -103,7 +103,11 @@ impl Connection {
             tracing::info_span!(parent: &self.span, "dial", socket = session.socket().name, session = %session.id());
         let on_behalf = OnBehalf { email: session.identity().email().to_owned(), session: session.id() };
         let ca = self.front.upstream_ca.clone();
-        let dial = async move { upstream::dial(grant, session.socket(), &on_behalf, &ca, &line).await.map(Arc::new) };
+        let helper = self.front.helper.clone();
+        let dial = async move {
+            let dialled = upstream::dial(grant, session.socket(), &on_behalf, &ca, helper.as_ref(), &line).await;
+            dialled.map(Arc::new)
+        };
         let dial = tokio::spawn(dial.instrument(span));
         let dial = async move { dial.await.unwrap_or_else(|_| Err(UpstreamError::new("the dial was given up"))) };
         let _ = self.dial.set(dial.boxed().shared());

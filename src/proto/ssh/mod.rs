@@ -40,6 +40,7 @@ use crate::identity::ssh_ca_upstream::UpstreamCa;
 use crate::session::{Cut, End, KillLine, Rules, Session, Sessions};
 use crate::socket::Socket;
 use crate::store::Store;
+use crate::upstream::shell::Helper;
 
 /// TCP keepalives: after how long without a byte, how far apart, and how many may be missed. A client whose machine is gone
 /// is noticed in little more than a minute.
@@ -84,6 +85,8 @@ pub struct Front {
     pub own: Arc<[SocketAddr]>,
     /// How many channels one connection may have open.
     pub channels: usize,
+    /// What the built-in shell of `serve` comes from.
+    pub helper: Option<Helper>,
 }
 
 /// Serves one connection; whether anybody signed in on it. `reached` is the address that the client connected to, and

@@ -1,13 +1,15 @@
 //! The keeper: parent of one shell, and in the end of everything that the shell started.
 //!
-//! It is this same binary, started as `gatescribe shell-keeper`. As a child subreaper (prctl(2),
-//! `PR_SET_CHILD_SUBREAPER`) it becomes the parent of every orphan below it, so `setsid`, `nohup` and double forks stay
-//! in its tree. It ends the whole tree when the shell ends, when it is told to (SIGTERM), and when the gateway dies.
-//! Knows nothing of sessions, recordings or the network.
+//! It is this same binary, started by the gateway as `gatescribe shell-keeper`, or by the gateway's helper (`lent.rs`). As a
+//! child subreaper (prctl(2), `PR_SET_CHILD_SUBREAPER`) it becomes the parent of every orphan below it, so `setsid`,
+//! `nohup` and double forks stay in its tree. It ends the whole tree when the shell ends, when it is told to (SIGTERM, or
+//! by its line), and when the gateway dies. Knows nothing of sessions, recordings or the network.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +23,8 @@ use rustix::process::{
 };
 use rustix::termios::tcsetpgrp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
+
+use super::wire::{self, Answer};
 
 /// How long ending the tree may take before the keeper gives up.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -47,51 +51,102 @@ pub struct Order {
 }
 
 /// Runs the shell and keeps it. Never returns: the process ends as the shell did.
-pub fn run(order: &Order) -> io::Result<std::convert::Infallible> {
+pub fn run(order: &Order) -> io::Result<Infallible> {
+    let [path, name, arguments @ ..] = order.program.as_slice() else {
+        return Err(io::Error::other("no program"));
+    };
+    let mut program = Command::new(path);
+    program.arg0(name).args(arguments);
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let ending = Arc::new(Ending::default());
+    watch_gateway(order.gateway, ending.clone())?;
+    keep(program, order.tty.then_some(stdin), ending, || {})
+}
+
+/// Starts `program` in a session and process group of its own, on `terminal` as its controlling one, and keeps it until
+/// `ending` or its end. `started` is called once it runs.
+pub(super) fn keep(
+    mut program: Command,
+    terminal: Option<OwnedFd>,
+    ending: Arc<Ending>,
+    started: impl FnOnce(),
+) -> io::Result<Infallible> {
     set_child_subreaper(Some(getpid()))?;
     setsid()?;
-    if order.tty {
-        ioctl_tiocsctty(rustix::stdio::stdin())?;
+    if let Some(terminal) = &terminal {
+        ioctl_tiocsctty(terminal)?;
     }
-    let ending = Arc::new(Ending::default());
     watch_signals(ending.clone())?;
-    watch_gateway(order.gateway, ending.clone())?;
     let child = {
         let _starting = ending.starting();
-        spawn(&order.program)?
+        // A home that is not there, or that its user may not enter, is no reason to refuse, nor is it at an sshd.
+        program.process_group(0).spawn().or_else(|_| program.current_dir("/").spawn())?
     };
-    if order.tty {
+    // What it was given is its own from now on, so that its end can be seen at the other end.
+    drop(program);
+    let child = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))?;
+    if let Some(terminal) = terminal {
         // In a group of its own, so that what a terminal or a client sends to the foreground never meets the keeper. A
         // shell that had touched the terminal before was stopped: go on.
-        let _ = tcsetpgrp(rustix::stdio::stdin(), child);
+        let _ = tcsetpgrp(terminal, child);
         let _ = kill_process_group(child, Signal::CONT);
     }
+    started();
     let status = reap_until(child, &ending)?;
-    let ended = end_tree();
-    exit_as(status, ended)
+    let clean = end_tree();
+    ending.exit_as(status, clean)
 }
 
 /// Everything is being ended by order.
 #[derive(Default)]
-struct Ending {
+pub(super) struct Ending {
     /// Then nobody needs the shell's own status.
     ordered: AtomicBool,
     /// Held while the shell is started, and for ever once everything is being ended: nothing starts after the last look.
     starting: Mutex<()>,
+    /// Who is told how it ended; `None`: the exit code tells the parent.
+    told: Option<UnixStream>,
 }
 
 impl Ending {
+    /// Whose end is told on this line.
+    pub(super) fn told_on(line: UnixStream) -> Self {
+        Self { told: Some(line), ..Self::default() }
+    }
+
     fn starting(&self) -> MutexGuard<'_, ()> {
         self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn spawn(program: &[OsString]) -> io::Result<Pid> {
-    let [path, name, arguments @ ..] = program else {
-        return Err(io::Error::other("no program"));
-    };
-    let child = Command::new(path).arg0(name).args(arguments).process_group(0).spawn()?;
-    Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))
+    /// Ends everything and this process.
+    pub(super) fn end_all(&self) -> ! {
+        let _never_again = self.starting();
+        self.ordered.store(true, Ordering::SeqCst);
+        let clean = end_tree();
+        self.tell(None, clean);
+        std::process::exit(if clean { ENDED } else { LEFT })
+    }
+
+    fn exit_as(&self, status: WaitStatus, clean: bool) -> io::Result<Infallible> {
+        if self.told.is_some() {
+            self.tell(Some(status.as_raw()), clean);
+            std::process::exit(0);
+        }
+        let status = ExitStatus::from_raw(status.as_raw());
+        if let Some(signal) = status.signal() {
+            // Dies of the same signal, so that the gateway can tell the client the truth.
+            signal_hook::low_level::emulate_default_handler(signal)?;
+        }
+        let code = status.code().unwrap_or(1);
+        std::process::exit(if code == ENDED && !clean { LEFT } else { code })
+    }
+
+    /// Who is gone need not be told.
+    fn tell(&self, status: Option<i32>, clean: bool) {
+        if let Some(line) = &self.told {
+            let _ = wire::say(line, &Answer::Ended { status, clean });
+        }
+    }
 }
 
 /// SIGTERM ends everything. What a terminal sends to a foreground group must not stop or end the keeper; it is handled
@@ -101,7 +156,7 @@ fn watch_signals(ending: Arc<Ending>) -> io::Result<()> {
         signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU])?;
     std::thread::spawn(move || {
         if signals.forever().any(|signal| signal == SIGTERM) {
-            end_all(&ending);
+            ending.end_all();
         }
     });
     Ok(())
@@ -117,16 +172,9 @@ fn watch_gateway(gateway: i32, ending: Arc<Ending>) -> io::Result<()> {
     std::thread::spawn(move || {
         let mut fds = [PollFd::from_borrowed_fd(gateway.as_fd(), PollFlags::IN)];
         while poll(&mut fds, None).is_err() {}
-        end_all(&ending);
+        ending.end_all();
     });
     Ok(())
-}
-
-fn end_all(ending: &Ending) -> ! {
-    let _never_again = ending.starting();
-    ending.ordered.store(true, Ordering::SeqCst);
-    let code = if end_tree() { ENDED } else { LEFT };
-    std::process::exit(code)
 }
 
 /// Waits for the shell, burying adopted orphans on the way. Waits for ever once everything is being ended by order: the
@@ -184,7 +232,7 @@ fn end_tree() -> bool {
 #[derive(Clone, Copy)]
 pub(super) struct Member {
     pub(super) pid: Pid,
-    parent: Pid,
+    pub(super) parent: Pid,
     pub(super) group: Pid,
 }
 
@@ -210,14 +258,4 @@ fn member(pid: i32) -> Option<Member> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(1).map(|field| field.parse().ok().and_then(Pid::from_raw));
     Some(Member { pid: Pid::from_raw(pid)?, parent: fields.next()??, group: fields.next()?? })
-}
-
-fn exit_as(status: WaitStatus, ended: bool) -> io::Result<std::convert::Infallible> {
-    let status = ExitStatus::from_raw(status.as_raw());
-    if let Some(signal) = status.signal() {
-        // Dies of the same signal, so that the gateway can tell the client the truth.
-        signal_hook::low_level::emulate_default_handler(signal)?;
-    }
-    let code = status.code().unwrap_or(1);
-    std::process::exit(if code == ENDED && !ended { LEFT } else { code })
 }

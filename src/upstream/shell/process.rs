@@ -3,20 +3,23 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::process::Command;
 
-use super::keeper::{ENDED, tree};
+use super::helper::Helper;
+use super::kept::{Kept, Teller};
 use super::terminal::{self, Master, Opened};
+use super::wire::{Answer, Order, Start, What};
+use super::{Whose, is_locale, signal_name};
 use crate::upstream::{Preparation, Said, Size, UpstreamError};
 
 /// How much is read from a pipe at once.
@@ -25,35 +28,25 @@ const READ: usize = 32 * 1024;
 /// How long output of a terminal is waited for once its shell has ended.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
-/// How long a keeper has to end everything: more than its own deadline.
-const END_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Signals that a client may send (RFC 4254 section 6.10), by name.
-const SIGNALS: [(&str, Signal); 13] = [
-    ("ABRT", Signal::ABORT),
-    ("ALRM", Signal::ALARM),
-    ("FPE", Signal::FPE),
-    ("HUP", Signal::HUP),
-    ("ILL", Signal::ILL),
-    ("INT", Signal::INT),
-    ("KILL", Signal::KILL),
-    ("PIPE", Signal::PIPE),
-    ("QUIT", Signal::QUIT),
-    ("SEGV", Signal::SEGV),
-    ("TERM", Signal::TERM),
-    ("USR1", Signal::USR1),
-    ("USR2", Signal::USR2),
-];
+/// What is started.
+pub(super) enum Program<'a> {
+    /// The shell, as a login shell.
+    Login,
+    /// A command, by the shell.
+    Command(&'a [u8]),
+    /// A file with these arguments, without a shell.
+    File(&'a Path, Vec<String>),
+}
 
 /// The sending half.
 pub struct Input {
-    keeper: Option<Pid>,
+    keeper: Teller,
     to: To,
 }
 
 enum To {
     Terminal(pipe::Sender, Master),
-    Pipe(Option<ChildStdin>),
+    Pipe(Option<pipe::Sender>),
 }
 
 /// The receiving half. Dropping it ends everything that was started.
@@ -67,61 +60,88 @@ pub struct Output {
 
 enum From {
     Terminal(Option<pipe::Receiver>),
-    Pipes { stdout: Option<ChildStdout>, stderr: Option<ChildStderr> },
+    Pipes { stdout: Option<pipe::Receiver>, stderr: Option<pipe::Receiver> },
 }
 
-/// The keeper's process: ended with SIGTERM, upon which it ends all that it keeps.
-struct Kept {
-    child: Child,
-    pid: Option<Pid>,
-}
+/// Standard input, output and error as the program gets them.
+struct Theirs([OwnedFd; 3]);
 
-pub(super) fn start(command: Option<&[u8]>, how: Preparation) -> io::Result<(Input, Output)> {
-    let mut keeper = keeper_command(command, &how)?;
-    let (to, from, child) = match &how.terminal {
-        Some(terminal) => {
-            let Opened { master, output, input, slave } = terminal::open(terminal.size)?;
-            let child = with_terminal(&mut keeper, slave)?;
-            (To::Terminal(input, master), From::Terminal(Some(output)), child)
-        }
-        None => {
-            let mut child = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-            let from = From::Pipes { stdout: child.stdout.take(), stderr: child.stderr.take() };
-            (To::Pipe(child.stdin.take()), from, child)
+pub(super) async fn start(whose: &Whose, program: Program<'_>, how: Preparation) -> io::Result<(Input, Output)> {
+    let (to, from, theirs) = streams(&how)?;
+    let keeper = match whose {
+        Whose::Own => own_keeper(program, &how, theirs)?,
+        Whose::Other { helper, user, shell } => {
+            let order = Start {
+                user: user.clone(),
+                shell: shell.clone(),
+                program: match program {
+                    Program::Login => What::Login,
+                    Program::Command(command) => What::Command(command.to_owned()),
+                    Program::File(path, arguments) => What::File(path.to_owned(), arguments),
+                },
+                term: how.terminal.map(|terminal| terminal.term),
+                env: how.env.into_iter().filter(|(name, _)| is_locale(name)).collect(),
+            };
+            lent_keeper(helper, order, &theirs).await?
         }
     };
-    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    let output = Output { keeper: Kept { child, pid }, from, last: VecDeque::new(), ended: false };
-    Ok((Input { keeper: pid, to }, output))
+    let output = |keeper| Output { keeper, from, last: VecDeque::new(), ended: false };
+    Ok((Input { keeper: keeper.teller(), to }, output(keeper)))
 }
 
-fn with_terminal(keeper: &mut Command, slave: OwnedFd) -> io::Result<Child> {
-    keeper.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave).spawn()
+/// A terminal, or three pipes.
+fn streams(how: &Preparation) -> io::Result<(To, From, Theirs)> {
+    if let Some(terminal) = &how.terminal {
+        let Opened { master, output, input, slave } = terminal::open(terminal.size)?;
+        let theirs = Theirs([slave.try_clone()?, slave.try_clone()?, slave]);
+        return Ok((To::Terminal(input, master), From::Terminal(Some(output)), theirs));
+    }
+    let (stdin, stdin_end) = io::pipe()?;
+    let (stdout_end, stdout) = io::pipe()?;
+    let (stderr_end, stderr) = io::pipe()?;
+    let to = To::Pipe(Some(pipe::Sender::from_owned_fd(stdin_end.into())?));
+    let stdout_end = Some(pipe::Receiver::from_owned_fd(stdout_end.into())?);
+    let from = From::Pipes { stdout: stdout_end, stderr: Some(pipe::Receiver::from_owned_fd(stderr_end.into())?) };
+    Ok((to, from, Theirs([stdin.into(), stdout.into(), stderr.into()])))
 }
 
-fn keeper_command(command: Option<&[u8]>, how: &Preparation) -> io::Result<Command> {
+async fn lent_keeper(helper: &Helper, start: Start, theirs: &Theirs) -> io::Result<Kept> {
+    let files = theirs.0.each_ref().map(AsFd::as_fd);
+    let kept = helper.keeper(&Order::Start(start), &files).await?;
+    match &kept.answer {
+        Answer::Started => Ok(Kept::lent(kept)),
+        Answer::Refused { words } => Err(io::Error::other(words.clone())),
+        other => Err(io::Error::other(format!("the helper answered {other:?}"))),
+    }
+}
+
+fn own_keeper(program: Program<'_>, how: &Preparation, theirs: Theirs) -> io::Result<Kept> {
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
-    let name = std::path::Path::new(&shell).file_name().unwrap_or(OsStr::new("sh")).to_owned();
+    let name = Path::new(&shell).file_name().unwrap_or(OsStr::new("sh")).to_owned();
     // Still this binary when an upgrade has replaced its file.
     let mut keeper = Command::new("/proc/self/exe");
     keeper.arg("shell-keeper").arg("--gateway").arg(std::process::id().to_string());
     if how.terminal.is_some() {
         keeper.arg("--tty");
     }
-    keeper.arg("--").arg(&shell);
-    match command {
+    keeper.arg("--");
+    match program {
         // A leading dash in its name makes a shell a login shell.
-        None => {
+        Program::Login => {
             let mut login = OsString::from("-");
             login.push(&name);
-            keeper.arg(login);
+            keeper.arg(&shell).arg(login);
         }
-        Some(command) => {
-            keeper.arg(&name).arg("-c").arg(OsStr::from_bytes(command));
+        Program::Command(command) => {
+            keeper.arg(&shell).arg(&name).arg("-c").arg(OsStr::from_bytes(command));
+        }
+        Program::File(path, arguments) => {
+            keeper.arg(path).arg(path).args(arguments);
         }
     }
     environment(&mut keeper, &shell, how);
-    Ok(keeper)
+    let [stdin, stdout, stderr] = theirs.0.map(Stdio::from);
+    Ok(Kept::own(keeper.stdin(stdin).stdout(stdout).stderr(stderr).spawn()?))
 }
 
 /// A clean environment: who one is and where one lives, the terminal, and of the client's wishes the locale.
@@ -132,10 +152,10 @@ fn environment(keeper: &mut Command, shell: &OsStr, how: &Preparation) {
             keeper.env(name, value);
         }
     }
-    if let Some(home) = std::env::var_os("HOME").filter(|home| std::path::Path::new(home).is_dir()) {
+    if let Some(home) = std::env::var_os("HOME").filter(|home| Path::new(home).is_dir()) {
         keeper.current_dir(home);
     }
-    for (name, value) in how.env.iter().filter(|(name, _)| name == "LANG" || name.starts_with("LC_")) {
+    for (name, value) in how.env.iter().filter(|(name, _)| is_locale(name)) {
         keeper.env(name, value);
     }
     if let Some(terminal) = &how.terminal {
@@ -179,29 +199,20 @@ impl Input {
     }
 
     pub(in crate::upstream) fn signal(&mut self, signal: &str) -> Result<(), UpstreamError> {
-        let Some((_, signal)) = SIGNALS.iter().find(|(known, _)| *known == signal) else { return Ok(()) };
         match &self.to {
             To::Terminal(_, terminal) => {
                 if let Some(group) = terminal.foreground() {
-                    let _ = kill_process_group(group, *signal);
+                    self.keeper.signal(signal, Some(group));
                 }
             }
-            To::Pipe(_) => {
-                // What was started is the keeper's first child, in a group of its own.
-                if let Some(started) = self.keeper.and_then(|keeper| tree(keeper).into_iter().next()) {
-                    let _ = kill_process_group(started.group, *signal);
-                }
-            }
+            To::Pipe(_) => self.keeper.signal(signal, None),
         }
         Ok(())
     }
 
     pub(in crate::upstream) fn close(&mut self) {
         self.to = To::Pipe(None);
-        if let Some(keeper) = self.keeper.take() {
-            let _ = kill_process(keeper, Signal::TERM);
-            let _ = kill_process(keeper, Signal::CONT);
-        }
+        self.keeper.end();
     }
 }
 
@@ -216,37 +227,26 @@ impl Output {
         if let Some((stream, data)) = self.read().await {
             return Some(Said::Data(stream, data));
         }
-        let status = self.keeper.child.wait().await;
+        let status = self.keeper.ended().await;
         self.ended = true;
         self.last.extend(status.ok().map(ended_with));
         self.last.push_back(Said::Eof);
         self.last.pop_front()
     }
 
-    /// Tells the keeper to end everything and waits for it. Whether it is known that nothing is left.
-    pub(in crate::upstream) async fn end(mut self) -> bool {
-        self.keeper.tell_to_end();
-        if let Ok(Ok(status)) = tokio::time::timeout(END_DEADLINE, self.keeper.child.wait()).await {
-            return status.code() == Some(ENDED);
-        }
-        // It does not answer: what can be found is ended for it.
-        if let Some(pid) = self.keeper.pid {
-            for below in tree(pid) {
-                let _ = kill_process(below.pid, Signal::KILL);
-            }
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        false
+    /// Has everything ended and waits for it. Whether it is known that nothing is left.
+    pub(in crate::upstream) async fn end(self) -> bool {
+        self.keeper.end().await
     }
 
     /// The next data; `None` once all has been read. Something may hold the streams open that the keeper could not end,
     /// so once it has ended only what is still on its way is read. Cancel safe.
     async fn read(&mut self) -> Option<(u32, Bytes)> {
-        let (from, keeper) = (&mut self.from, &mut self.keeper.child);
+        let (from, keeper) = (&mut self.from, &mut self.keeper);
         tokio::select! {
             biased;
             read = from.read() => read,
-            _ = keeper.wait() => tokio::time::timeout(LAST_OUTPUT, from.read()).await.ok()?,
+            _ = keeper.ended() => tokio::time::timeout(LAST_OUTPUT, from.read()).await.ok()?,
         }
     }
 }
@@ -284,26 +284,11 @@ async fn read_pipe<R: AsyncRead + Unpin>(pipe: &mut Option<R>) -> Option<Bytes> 
 
 fn ended_with(status: ExitStatus) -> Said {
     match status.signal() {
-        Some(number) => {
-            let name = SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number).map_or("KILL", |(name, _)| name);
-            Said::ExitSignal { signal: name.to_owned(), core_dumped: status.core_dumped(), message: String::new() }
-        }
+        Some(number) => Said::ExitSignal {
+            signal: signal_name(number).to_owned(),
+            core_dumped: status.core_dumped(),
+            message: String::new(),
+        },
         None => Said::ExitStatus(status.code().unwrap_or(1).cast_unsigned()),
-    }
-}
-
-impl Kept {
-    fn tell_to_end(&mut self) {
-        if let (Some(pid), Ok(None)) = (self.pid, self.child.try_wait()) {
-            let _ = kill_process(pid, Signal::TERM);
-            // A stopped keeper would not hear it.
-            let _ = kill_process(pid, Signal::CONT);
-        }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.tell_to_end();
     }
 }

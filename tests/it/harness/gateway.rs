@@ -45,6 +45,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
     stderr: Option<PipeWriter>,
+    by_way_of: Vec<String>,
 }
 
 /// How the process is started, and started again.
@@ -53,6 +54,8 @@ struct Launch {
     environment: Vec<(String, String)>,
     data: PathBuf,
     stderr: Option<PipeWriter>,
+    /// The program, or another one that becomes it, with what comes before the arguments.
+    program: Vec<String>,
 }
 
 impl Setup {
@@ -67,7 +70,14 @@ impl Setup {
             environment: Vec::new(),
             data: None,
             stderr: None,
+            by_way_of: vec![env!("CARGO_BIN_EXE_gatescribe").into()],
         }
+    }
+
+    /// Has this become the gateway: a command whose last word is the gateway's program.
+    pub fn by_way_of(mut self, command: &[&str]) -> Self {
+        self.by_way_of = command.iter().map(|word| (*word).to_owned()).collect();
+        self
     }
 
     /// A socket to this server, with its host key pinned.
@@ -153,7 +163,8 @@ impl Setup {
         let data = self.data.clone().unwrap_or_else(|| dir.path().join("data"));
         fs::write(&config, self.config(&data, &issuer, https, ssh)).unwrap();
         let args = vec!["serve".into(), "--config".into(), config.display().to_string()];
-        let launch = Launch { args, environment: self.environment, data, stderr: self.stderr };
+        let program = self.by_way_of;
+        let launch = Launch { args, environment: self.environment, data, stderr: self.stderr, program };
         Gateway::launch(dir, launch, https, ssh, Some(issuer)).await
     }
 
@@ -185,7 +196,8 @@ impl Gateway {
         let mut args = vec!["demo".to_owned()];
         args.extend(named);
         args.extend(approve_as.into_iter().flat_map(|person| ["--approve-as".into(), person.into()]));
-        Self::launch(dir, Launch { args, environment: Vec::new(), data, stderr: None }, https, ssh, None).await
+        let program = vec![env!("CARGO_BIN_EXE_gatescribe").to_owned()];
+        Self::launch(dir, Launch { args, environment: Vec::new(), data, stderr: None, program }, https, ssh, None).await
     }
 
     async fn launch(dir: TempDir, launch: Launch, https: u16, ssh: u16, issuer: Option<Issuer>) -> Self {
@@ -341,7 +353,8 @@ impl Launch {
             Some(pipe) => Stdio::from(pipe.try_clone().unwrap()),
             None => log().into(),
         };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gatescribe"))
+        let mut child = Command::new(&self.program[0])
+            .args(&self.program[1..])
             .args(&self.args)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

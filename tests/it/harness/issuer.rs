@@ -1,6 +1,7 @@
 //! The identity provider of a test: the library's development issuer, in the test's own process, or any other.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ impl Issuer {
         let dir = TempDir::with_prefix("gatescribe-issuer-").unwrap();
         let issuer = Self { dir, url: url.into(), client_id: client_id.into(), own: None };
         fs::write(issuer.secret_file(), client_secret).unwrap();
+        fs::set_permissions(issuer.secret_file(), fs::Permissions::from_mode(0o600)).unwrap();
         issuer
     }
 
