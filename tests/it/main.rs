@@ -23,6 +23,7 @@ mod layers;
 mod limits;
 mod locks;
 mod login_server;
+mod matrix;
 mod operations;
 mod policy;
 mod policy_tools;
