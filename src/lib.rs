@@ -50,7 +50,8 @@
 //!                  before forwarded), drain (spool to container; fresh: what it need not read back), file, reader,
 //!                  follow (at a live recording's end), verify, recover (after a crash), remove, export/ (cast and
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
-//!   wire/          what bytes mean: a reading follows a channel and tells what it carries
+//!   wire/          what bytes mean: a reading follows a channel and tells what it carries; disguise (what a
+//!                  terminal is made to do so that others see less than its user)
 //!   upstream/      dial and start: ssh/ (a server), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
 //!                  said in a terminal in between)

@@ -3,6 +3,8 @@
 //! A [`Reading`] follows one channel in both directions. It never re-encodes: what it passes on are slices of what came
 //! in. It holds back only what it must understand first, and every length has a cap.
 
+pub mod disguise;
+
 use bytes::Bytes;
 
 /// Follows what one channel carries.
