@@ -15,7 +15,7 @@
 //!   main.rs        parses arguments, runs, exits
 //!   cli/           one file per command: demo, serve, config (against_live: who would gain and lose), policy/ (ask rules,
 //!                  replay the log with others), verify; shell_keeper is for the gateway itself. For people:
-//!                  login/, logout, status, token, ssh_config, sessions/, lock, unlock; they share client (the API),
+//!                  login/, logout, status, token, ssh, ssh_config, sessions/, lock, unlock; they share client (the API),
 //!                  profile (what a sign-in left in files), agent, stage and terminal_filter (the terminal), table, escape
 //!                  (what may be printed)
 //!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places;
