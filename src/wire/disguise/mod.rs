@@ -54,7 +54,7 @@ impl Disguise {
     }
 
     /// Looks at what the terminal is made to show; appends what is worth telling. The same bytes give the same facts,
-    /// however they are cut.
+    /// however they are cut. Once the channel is opaque, nothing in it is looked at: what is encrypted looks like anything.
     pub fn output(&mut self, data: &[u8], facts: &mut Vec<Fact>) {
         if self.is_opaque {
             return;
