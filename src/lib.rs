@@ -15,7 +15,7 @@
 //!   main.rs        parses arguments, runs, exits
 //!   cli/           one file per command: demo, serve, config (against_live: who would gain and lose), policy/ (ask rules,
 //!                  replay the log with others), verify; shell_keeper and shell_host are for the gateway itself. For people:
-//!                  login/, logout, status, token, ssh_config, sessions/, lock, unlock; they share client (the API),
+//!                  login/, logout, status, token, ssh, ssh_config, sessions/, lock, unlock; they share client (the API),
 //!                  profile (what a sign-in left in files), agent, stage and terminal_filter (the terminal), table, escape
 //!                  (what may be printed)
 //!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places;
@@ -54,7 +54,8 @@
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
 //!   wire/          what bytes mean: a reading follows a channel and tells what it carries. sftp/ (files, and what may not
 //!                  be written), transfer (which commands copy files), scp/ and rsync/ (what they copy), told (the facts'
-//!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked)
+//!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked),
+//!                  disguise (what a terminal is made to do so that others see less)
 //!   upstream/      dial and start: ssh/ (a server: host_key, host_certificate, known_hosts, login, tunnel through a jump
 //!                  host), shell/ (this host: as oneself in demo, in serve as another user, by a helper that was there
 //!                  before everything else), reach (where forwards may lead), tcp (forwards from this host)

@@ -59,6 +59,8 @@ struct ReachableSocket {
     /// The socket's own port, beside the shared one.
     #[schema(required)]
     port: Option<u16>,
+    /// Whether it is reached with a login, as `login@socket`; otherwise the login is fixed.
+    needs_login: bool,
 }
 
 fn shown(socket: &Socket) -> ReachableSocket {
@@ -70,6 +72,7 @@ fn shown(socket: &Socket) -> ReachableSocket {
         record: socket.record,
         notice: socket.notice.clone(),
         port: socket.listen.map(|address| address.port()),
+        needs_login: !socket.fixes_login(),
     }
 }
 
@@ -88,6 +91,7 @@ mod tests {
         let shell = json!({
             "socket_id": socket_id("shell"), "socket_name": "shell", "session_type": "ssh", "tags": {"env": "demo"},
             "record": true, "notice": "This session is recorded.", "port": 2022,
+            "needs_login": false,
         });
         assert_eq!(answer.json(), json!({"sockets": [shell]}));
         let bob = api.person("bob").await;

@@ -15,6 +15,7 @@ mod serve;
 pub mod sessions;
 mod shell_host;
 mod shell_keeper;
+mod ssh;
 mod ssh_config;
 mod stage;
 mod status;
@@ -53,6 +54,8 @@ enum Command {
     Status(status::Args),
     /// Print a token for one socket, for a database password
     Token(token::Args),
+    /// ssh to a socket, with everything set
+    Ssh(ssh::Args),
     /// Print what makes plain ssh work
     SshConfig(ssh_config::Args),
     /// The session log: list, replay, end
@@ -84,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Logout(args) => logout::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Ssh(args) => ssh::run(&args),
         Command::SshConfig(args) => ssh_config::run(&args),
         Command::Sessions(args) => sessions::run(args),
         Command::Policy(args) => policy::run(args),

@@ -1,18 +1,28 @@
-//! `gatescribe ssh-config`: what makes plain `ssh` work, and the same as one command line.
+//! `gatescribe ssh-config`: what makes plain `ssh`, and all that uses it, work with the names of sockets; and the same as one
+//! command line.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use reqwest::Url;
+use serde::Deserialize;
 
+use super::client::{Client, Options};
 use super::profile::{KNOWN_HOSTS, Known, Profile, SSH_CERTIFICATE, SSH_KEY};
+use super::ssh::Destination;
 use super::{print, run_client};
 
 /// Arguments of `gatescribe ssh-config`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: gatescribe ssh-config >> ~/.ssh/config; ssh shell@gatescribe")]
-pub struct Args {}
+#[command(after_help = "Example: gatescribe ssh-config >> ~/.ssh/config; ssh web-1; scp notes.txt web-1:\n\n\
+    A socket that wants a login is named with it: gatescribe ssh-config deploy@web-2 >> ~/.ssh/config; ssh web-2")]
+pub struct Args {
+    /// Only these [default: all that you may reach]
+    #[arg(value_name = "[LOGIN@]SOCKET")]
+    sockets: Vec<Destination>,
+}
 
 /// The authority that a sign-in left vouches for the gateway's host key, and nothing else does: by default `ssh` asks about
 /// a strange key, and people say yes.
@@ -21,12 +31,31 @@ const ONLY_OURS: [(&str, &str); 2] = [("GlobalKnownHostsFile", "none"), ("Strict
 /// The name by which `ssh` then knows the gateway.
 pub(super) const ALIAS: &str = "gatescribe";
 
-/// Prints a block for `~/.ssh/config`. It stays right over later sign-ins.
-pub fn run(_: &Args) -> ExitCode {
+/// A socket that the caller may reach, as the gateway tells it.
+#[derive(Clone, Debug, Deserialize)]
+struct Reachable {
+    socket_name: String,
+    session_type: String,
+    /// Older gateways do not say.
+    #[serde(default)]
+    needs_login: bool,
+}
+
+/// Prints a block for `~/.ssh/config`. It stays right over later sign-ins, and where sockets are taken away; for new ones
+/// it is printed again.
+pub fn run(args: &Args) -> ExitCode {
     run_client(async {
         let profile = Profile::locate()?;
         let known = profile.known()?.context("you are not signed in; run: gatescribe login --gateway https://…")?;
-        print(&block(&profile, &known)?)
+        let reachable = match reachable().await {
+            Ok(reachable) => Some(reachable),
+            // The gateway's own name works without it.
+            Err(why) => {
+                eprintln!("note: the gateway did not tell which sockets you may reach: {why:#}");
+                None
+            }
+        };
+        print(&block(&profile, &known, &Hosts::choose(&args.sockets, reachable)?)?)
     })
 }
 
@@ -38,20 +67,100 @@ pub(super) fn command(profile: &Profile, known: &Known) -> String {
     format!("ssh -p {port} -i {key} -o UserKnownHostsFile={hosts} {ours} SOCKET@{host}")
 }
 
-fn block(profile: &Profile, known: &Known) -> anyhow::Result<String> {
+/// Everything that `ssh` has to know of the gateway, as its configuration takes it.
+pub(super) fn settings(profile: &Profile, known: &Known) -> anyhow::Result<Vec<(&'static str, String)>> {
     let (host, port) = place(known);
+    let mut settings = vec![
+        ("HostName", host),
+        ("Port", port.to_string()),
+        ("IdentityFile", quoted(&profile.path(SSH_KEY))?),
+        ("CertificateFile", quoted(&profile.path(SSH_CERTIFICATE))?),
+        ("IdentitiesOnly", "yes".to_owned()),
+        ("UserKnownHostsFile", quoted(&profile.path(KNOWN_HOSTS))?),
+    ];
+    settings.extend(ONLY_OURS.map(|(name, value)| (name, value.to_owned())));
+    // An agent goes nowhere by a setting for all hosts; `ssh -A` asks for it.
+    settings.push(("ForwardAgent", "no".to_owned()));
+    Ok(settings)
+}
+
+/// What becomes a host of its own.
+#[derive(Debug, Default, PartialEq)]
+struct Hosts {
+    named: Vec<Destination>,
+    /// Which cannot, because nobody said with which login.
+    without_login: Vec<String>,
+}
+
+impl Hosts {
+    /// Those that were asked for, or all. Without the gateway's word, whoever asks is believed.
+    fn choose(wanted: &[Destination], reachable: Option<Vec<Reachable>>) -> anyhow::Result<Self> {
+        // What comes from the gateway is written into a file that can name programs to run: names are names or nothing.
+        let told = reachable.as_ref().map(|all| {
+            let ssh = all.iter().filter(|socket| socket.session_type == "ssh");
+            ssh.filter_map(|socket| Some((socket.socket_name.parse::<Destination>().ok()?, socket.needs_login)))
+                .filter_map(|(name, needs_login)| name.login.is_none().then_some((name.socket, needs_login)))
+                .collect::<BTreeMap<_, _>>()
+        });
+        let mut hosts = Self::default();
+        for Destination { login, socket } in wanted {
+            let needs_login = match &told {
+                Some(told) => *told.get(socket).with_context(|| no_such(socket))?,
+                None => login.is_some(),
+            };
+            match (needs_login, login) {
+                (true, None) => bail!("{socket} wants a login; name it as LOGIN@{socket}"),
+                (false, Some(_)) => bail!("the login of {socket} is fixed; name it as {socket} alone"),
+                _ => hosts.named.push(Destination { login: login.clone(), socket: socket.clone() }),
+            }
+        }
+        if wanted.is_empty() {
+            for (socket, needs_login) in told.unwrap_or_default() {
+                match needs_login {
+                    true => hosts.without_login.push(socket),
+                    false => hosts.named.push(Destination { login: None, socket }),
+                }
+            }
+        }
+        Ok(hosts)
+    }
+}
+
+fn no_such(socket: &str) -> String {
+    format!("there is no socket {socket} for ssh, or you may not reach it")
+}
+
+async fn reachable() -> anyhow::Result<Vec<Reachable>> {
+    #[derive(Deserialize)]
+    struct List {
+        sockets: Vec<Reachable>,
+    }
+    let list: List = Client::open(&Options::default())?.get_json("/api/v1/sockets", &[]).await?;
+    Ok(list.sockets)
+}
+
+fn block(profile: &Profile, known: &Known, hosts: &Hosts) -> anyhow::Result<String> {
+    let (host, _) = place(known);
+    let mut text = format!("# Gatescribe at {}: ssh SOCKET, ssh [LOGIN@]SOCKET@{ALIAS}\n", known.url);
+    for socket in &hosts.without_login {
+        let line =
+            format!("# {socket} wants a login: ssh LOGIN@{socket}@{ALIAS}, or gatescribe ssh-config LOGIN@{socket}\n");
+        text.push_str(&line);
+    }
+    let mut names = vec![ALIAS];
     // A block for localhost would get in the way of everything else there.
-    let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let hosts = if is_local { ALIAS.to_owned() } else { format!("{ALIAS} {host}") };
-    let (key, certificate) = (quoted(&profile.path(SSH_KEY))?, quoted(&profile.path(SSH_CERTIFICATE))?);
-    let known_hosts = quoted(&profile.path(KNOWN_HOSTS))?;
-    let ours = ONLY_OURS.map(|(name, value)| format!("    {name} {value}\n")).concat();
-    Ok(format!(
-        "# Gatescribe at {}: ssh SOCKET@{ALIAS}\nHost {hosts}\n    HostName {host}\n    Port {port}\n    \
-         IdentityFile {key}\n    CertificateFile {certificate}\n    IdentitiesOnly yes\n    \
-         UserKnownHostsFile {known_hosts}\n{ours}",
-        known.url
-    ))
+    if host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+        names.push(&host);
+    }
+    for to in hosts.named.iter().filter(|to| to.socket != ALIAS && to.socket != "localhost") {
+        text.push_str(&format!("Host {}\n    User {}\n", to.socket, to.user()));
+        names.push(&to.socket);
+    }
+    text.push_str(&format!("Host {}\n", names.join(" ")));
+    for (name, value) in settings(profile, known)? {
+        text.push_str(&format!("    {name} {value}\n"));
+    }
+    Ok(text)
 }
 
 /// Where SSH is. The host is that of the URL, which was parsed; nothing else of it comes from outside.
@@ -94,6 +203,49 @@ mod tests {
         ];
         for (known, (host, port)) in table {
             assert_eq!(place(&known), (host.to_owned(), port));
+        }
+    }
+
+    fn to(typed: &str) -> Destination {
+        typed.parse().unwrap()
+    }
+
+    fn told() -> Option<Vec<Reachable>> {
+        let socket = |name: &str, session_type: &str, needs_login| Reachable {
+            socket_name: name.into(),
+            session_type: session_type.into(),
+            needs_login,
+        };
+        Some(vec![
+            socket("web", "ssh", false),
+            socket("db", "ssh", true),
+            socket("orders", "database", false),
+            socket("x\n    ProxyCommand y", "ssh", false),
+            socket("a@b", "ssh", false),
+        ])
+    }
+
+    #[test]
+    fn sockets_are_hosts_where_it_is_known_as_whom() {
+        let hosts = |named: &[&str], without: &[&str]| Hosts {
+            named: named.iter().copied().map(to).collect(),
+            without_login: without.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        for (wanted, told, expected) in [
+            (vec![], told(), Ok(hosts(&["web"], &["db"]))),
+            (vec![to("me@db"), to("web")], told(), Ok(hosts(&["me@db", "web"], &[]))),
+            (vec![to("db")], told(), Err("db wants a login")),
+            (vec![to("me@web")], told(), Err("the login of web is fixed")),
+            (vec![to("orders")], told(), Err("there is no socket orders")),
+            (vec![to("none")], told(), Err("there is no socket none")),
+            (vec![], None, Ok(hosts(&[], &[]))),
+            (vec![to("me@db"), to("web")], None, Ok(hosts(&["me@db", "web"], &[]))),
+        ] {
+            match (Hosts::choose(&wanted, told), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(found), Err(words)) => assert!(found.to_string().starts_with(words), "{found}"),
+                (found, expected) => panic!("{found:?} where {expected:?} was expected"),
+            }
         }
     }
 

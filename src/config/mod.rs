@@ -31,7 +31,7 @@ use secrecy::SecretString;
 
 pub use difference::{Difference, Names, Written};
 pub use error::{ConfigError, ConfigErrors, Position, Warning};
-pub use host::Origin;
+pub use host::{Origin, label};
 pub use written::policies_as_written;
 
 use crate::geo::Geo;

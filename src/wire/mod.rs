@@ -4,6 +4,7 @@
 //! in. It holds back only what it must understand first, and every length has a cap.
 
 pub mod agent;
+pub mod disguise;
 pub mod hello;
 pub mod sftp;
 

@@ -447,8 +447,8 @@ async fn wrong_usage_is_two_and_help_fits_a_screen() {
         assert_eq!(done.status, Some(2), "{args:?}: {done:?}");
         assert!(done.stdout.is_empty() && !done.stderr.is_empty(), "{args:?}: {done:?}");
     }
-    let commands =
-        ["login", "logout", "status", "token", "ssh-config", "sessions", "lock", "unlock"].map(|name| vec![name]);
+    let commands = ["login", "logout", "status", "token", "ssh", "ssh-config", "sessions", "lock", "unlock"]
+        .map(|name| vec![name]);
     let sessions = ["list", "show", "text", "kill", "export"].map(|name| vec!["sessions", name]);
     let locks = ["user", "group", "socket", "address", "all"].map(|whom| vec!["lock", whom]);
     for command in commands.into_iter().chain(sessions).chain(locks) {

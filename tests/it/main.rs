@@ -7,6 +7,7 @@ mod book;
 mod channels;
 mod cli_login;
 mod cli_sessions;
+mod cli_ssh;
 mod crash;
 mod disk;
 mod encryption;

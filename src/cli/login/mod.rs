@@ -232,8 +232,8 @@ fn told(profile: &Profile, known: &Known, sign_in: &SignIn) -> String {
     let ssh = ssh_config::command(profile, known);
     format!(
         "signed in to {url} as {who} until {until}.\n\n    {ssh}\n\n\
-         For plain ssh: gatescribe ssh-config >> ~/.ssh/config, and then: ssh SOCKET@{}\n",
-        ssh_config::ALIAS
+         The same, shorter: gatescribe ssh SOCKET\n\
+         For plain ssh SOCKET: gatescribe ssh-config >> ~/.ssh/config\n"
     )
 }
 
