@@ -83,6 +83,18 @@ impl Recording {
         self.id
     }
 
+    /// It was found out that what passes cannot be read.
+    pub fn becomes_opaque(&self) {
+        let (sessions, id) = (self.sessions.clone(), self.id);
+        if self.tap.is_some() {
+            self.sessions.spawn(async move {
+                if let Err(error) = sessions.store().set_legibility(id, Legibility::Opaque.word()).await {
+                    tracing::error!(recording = %id, %error, "a recording's legibility could not be written");
+                }
+            });
+        }
+    }
+
     /// Waits until this channel alone is ordered to end; says why. Cancel safe.
     pub async fn until_killed(&self) -> Kill {
         self.order.until_given().await

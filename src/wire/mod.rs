@@ -32,6 +32,9 @@ pub trait Reading: Send {
     /// Whether an [`Step::Answer`] may be put into what goes to the client now: between two messages, not within one.
     fn is_between(&self) -> bool;
 
+    /// The terminal has this size, from the beginning or from now on. 0 is unknown.
+    fn resize(&mut self, _cols: u32, _rows: u32, _steps: &mut Vec<Step>) {}
+
     /// The channel has ended: what was not finished is told, and a summary.
     fn finish(&mut self, steps: &mut Vec<Step>);
 }

@@ -11,6 +11,7 @@ mod cli_ssh;
 mod crash;
 mod disk;
 mod encryption;
+mod evasions;
 mod files;
 mod flow;
 mod forwards;

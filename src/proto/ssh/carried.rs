@@ -4,7 +4,7 @@
 //! slow, and a transfer of many small files is not to wait for it. The queue between them has an end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -16,8 +16,8 @@ use super::relay::{Ours, Over};
 use crate::policy::Action;
 use crate::record::observation::{Direction, What};
 use crate::store::{Event, EventStatus};
-use crate::upstream::Input;
-use crate::wire::{Fact, Outcome, Reading, Step, Stop};
+use crate::upstream::{Input, Size};
+use crate::wire::{Fact, Outcome, Reading, Step, Stop, disguise};
 
 /// Lines of one channel that stand in the session. All of them stand in the recording.
 const LINES: u64 = 10_000;
@@ -29,12 +29,14 @@ const WAITING: usize = 256;
 const ANSWERS: usize = 256;
 
 /// What one channel carries.
-pub(super) struct Carried {
+pub(super) struct Carried<'a> {
+    connection: &'a Connection,
     reading: Mutex<Box<dyn Reading>>,
     /// The larger of two rights that it may need.
-    more: Action,
+    more: Option<Action>,
     answers: mpsc::Sender<Bytes>,
-    lines: mpsc::Sender<Event>,
+    /// To the session; there once something was told.
+    lines: OnceLock<mpsc::Sender<Event>>,
     told: AtomicU64,
     passed: [AtomicU64; 2],
 }
@@ -45,29 +47,22 @@ pub(super) enum Onward<'a> {
     Out(&'a ToClient),
 }
 
-impl Carried {
+impl<'a> Carried<'a> {
     /// A channel, with where its answers come out. The session hears by a task of the connection.
     pub(super) fn new(
-        connection: &Connection,
+        connection: &'a Connection,
         reading: impl Reading + 'static,
-        more: Action,
+        more: Option<Action>,
     ) -> (Self, mpsc::Receiver<Bytes>) {
         let (answers, come) = mpsc::channel(ANSWERS);
-        let (lines, mut written) = mpsc::channel(WAITING);
-        if let Some(session) = connection.session() {
-            connection.spawn_beside(async move {
-                while let Some(event) = written.recv().await {
-                    session.note(event).await;
-                }
-            });
-        }
         let reading: Mutex<Box<dyn Reading>> = Mutex::new(Box::new(reading));
-        (Self { reading, more, answers, lines, told: AtomicU64::new(0), passed: Default::default() }, come)
+        let (lines, told) = (OnceLock::new(), AtomicU64::new(0));
+        (Self { connection, reading, more, answers, lines, told, passed: Default::default() }, come)
     }
 
     /// Reads what came, writes it down and carries it on.
     pub(super) async fn carry(&self, ours: Ours<'_>, data: Bytes, mut onward: Onward<'_>) -> Result<(), Over> {
-        let may = ours.session.allows(&self.more).is_ok();
+        let may = self.more.as_ref().is_none_or(|more| ours.session.allows(more).is_ok());
         let mut steps = Vec::new();
         let read = match onward {
             Onward::In(_) => self.reading().input(data, may, &mut steps),
@@ -77,6 +72,18 @@ impl Carried {
             self.take(ours, step, &mut onward).await?;
         }
         read.map_err(|Stop { words }| Over::Stopped(words))
+    }
+
+    /// The terminal has this size.
+    pub(super) async fn resize(&self, ours: Ours<'_>, size: Size) -> Result<(), Over> {
+        let mut steps = Vec::new();
+        self.reading().resize(size.cols, size.rows, &mut steps);
+        for step in steps {
+            if let Step::Tell(fact) = step {
+                self.tell(ours, fact).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether an answer may be put into what goes to the client now.
@@ -146,24 +153,42 @@ impl Carried {
             Outcome::Denied => EventStatus::Denied,
             Outcome::Failed => EventStatus::Error,
         };
+        if about["carries"] == "ssh" && kind == disguise::KIND {
+            ours.recording.becomes_opaque();
+        }
         let body = json!({ "type": kind, "status": status, "metadata": about });
         super::relay::record(ours, What::Fact { body: Bytes::from(body.to_string()) }).await?;
         about["recording_id"] = ours.recording.id().to_string().into();
         let told = self.told.fetch_add(1, Ordering::Relaxed);
         match told {
-            ..LINES => drop(self.lines.send(Event::now(kind, status, about)).await),
+            ..LINES => drop(self.lines().send(Event::now(kind, status, about)).await),
             LINES => {
                 let about = json!({
                     "recording_id": ours.recording.id(),
                     "reason": "more than stands here; the recording has all of it",
                 });
-                let _ = self.lines.send(Event::now("more", EventStatus::Success, about)).await;
+                let _ = self.lines().send(Event::now("more", EventStatus::Success, about)).await;
             }
             // A summary is the last thing that is told.
-            _ if kind == crate::wire::SUMMARY => drop(self.lines.send(Event::now(kind, status, about)).await),
+            _ if kind == crate::wire::SUMMARY => drop(self.lines().send(Event::now(kind, status, about)).await),
             _ => {}
         }
         Ok(())
+    }
+
+    /// The way into the session, by a task that ends with the channel.
+    fn lines(&self) -> &mpsc::Sender<Event> {
+        self.lines.get_or_init(|| {
+            let (lines, mut written) = mpsc::channel::<Event>(WAITING);
+            if let Some(session) = self.connection.session() {
+                self.connection.spawn_beside(async move {
+                    while let Some(event) = written.recv().await {
+                        session.note(event).await;
+                    }
+                });
+            }
+            lines
+        })
     }
 
     fn reading(&self) -> MutexGuard<'_, Box<dyn Reading>> {

@@ -8,6 +8,7 @@ use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, S
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::carried::Carried;
 use super::connection::Connection;
 use super::files::{self, Transfer};
 use super::lent;
@@ -22,6 +23,7 @@ use crate::session::{End, Flow, Kind, Legibility, Manner, Recording, Session, Un
 use crate::store::{Event, EventStatus};
 use crate::upstream::ssh::signal_name_of;
 use crate::upstream::{Preparation, Program, SFTP, Size, Terminal, X11};
+use crate::wire::disguise::Disguise;
 
 /// Most environment variables, and most bytes of them, that a channel may set. More are dropped.
 const MAX_ENV: usize = 64;
@@ -197,6 +199,7 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
     };
     // A program that was started by name is not written into, terminal or not.
     let terminal = how.terminal.is_some() && deed.program == Program::Shell;
+    let terminal_size = how.terminal.as_ref().map(|terminal| terminal.size);
     let started = match reached {
         Ok(upstream) => Box::pin(upstream.start(grant, &deed.program, how)).await.map_err(|error| {
             let gone = error.is_gone();
@@ -208,8 +211,13 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
         Ok((input, output)) => {
             let notices = terminal.then(|| Notices::new(session));
             let keep = session.socket().record_files;
-            let carried = deed.transfer.map(|transfer| files::carried(connection, transfer, keep));
-            let relay = Relay { connection, session, recording, underway, notices, carried, passed: (0, 0) };
+            let carried = match deed.transfer {
+                Some(transfer) => files::carried(connection, transfer, keep),
+                None => Carried::new(connection, Disguise::default(), None),
+            };
+            let size = terminal_size.filter(|_| deed.kind.legibility == Legibility::Screen);
+            let carried = Some(carried);
+            let relay = Relay { connection, session, recording, underway, notices, carried, size, passed: (0, 0) };
             Box::pin(relay.run(client, input, output)).await;
         }
         Err((error, gone)) => {

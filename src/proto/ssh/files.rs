@@ -33,12 +33,12 @@ pub(super) fn carried(
     connection: &Connection,
     transfer: Transfer,
     keep: RecordFiles,
-) -> (Carried, mpsc::Receiver<Bytes>) {
+) -> (Carried<'_>, mpsc::Receiver<Bytes>) {
     let keep = match keep {
         RecordFiles::Metadata => Keep::Metadata,
         RecordFiles::Contents => Keep::Contents,
     };
-    let more = Action::SshFiles { write: true };
+    let more = Some(Action::SshFiles { write: true });
     match transfer {
         Transfer::Subsystem => Carried::new(connection, sftp::Files::new(keep), more),
         Transfer::Command(transfer) => match transfer.kind {

@@ -83,7 +83,7 @@ pub(super) async fn to(
     if let Some(socket) = &place.behind {
         about["socket"] = socket.as_str().into();
     }
-    let carried = Carried::new(&connection, Forwarded::default(), action(true));
+    let carried = Carried::new(&connection, Forwarded::default(), Some(action(true)));
     let kind = Kind { name: "forward", legibility: Legibility::Opaque };
     let action = action(false);
     let carrying = Carrying { underway, kind, event: action.event_kind(), about, action };
@@ -107,7 +107,7 @@ pub(super) async fn carry(
     handle: Handle,
     flow: Arc<Flow>,
     carrying: Carrying,
-    carried: Option<(Carried, mpsc::Receiver<Bytes>)>,
+    carried: Option<(Carried<'_>, mpsc::Receiver<Bytes>)>,
     opening: impl Future<Output = Result<(Input, Output), UpstreamError>>,
 ) {
     let Carrying { underway, kind, event, mut about, action } = carrying;
@@ -127,7 +127,8 @@ pub(super) async fn carry(
     let status = match opened {
         Ok((input, output)) => {
             let client = Client::silent(channel, handle, flow);
-            let relay = Relay { connection, session, recording, underway, notices: None, carried, passed: (0, 0) };
+            let relay =
+                Relay { connection, session, recording, underway, notices: None, carried, size: None, passed: (0, 0) };
             let (sent, received) = Box::pin(relay.run(client, input, output)).await;
             about["bytes_sent"] = sent.into();
             about["bytes_received"] = received.into();

@@ -234,13 +234,13 @@ fn told(by: &Opener, asked: &Destination) -> (Kind, serde_json::Value) {
     }
 }
 
-fn carried(connection: &Connection, carrying: &Carrying) -> Option<(Carried, mpsc::Receiver<Bytes>)> {
+fn carried<'a>(connection: &'a Connection, carrying: &Carrying) -> Option<(Carried<'a>, mpsc::Receiver<Bytes>)> {
     match &carrying.action {
         Action::SshForwardFrom { at, .. } => {
             let more = Action::SshForwardFrom { at: at.clone(), opaque: true };
-            Some(Carried::new(connection, Forwarded::default(), more))
+            Some(Carried::new(connection, Forwarded::default(), Some(more)))
         }
-        Action::SshAgent => Some(Carried::new(connection, Agent::default(), Action::SshAgent)),
+        Action::SshAgent => Some(Carried::new(connection, Agent::default(), None)),
         _ => None,
     }
 }

@@ -21,7 +21,7 @@ use crate::record::observation::{Direction, What};
 use crate::record::{Ending, RecordingLost};
 use crate::session::{End, Kill, Recording, Session, Underway};
 use crate::store::{Event, EventStatus};
-use crate::upstream::{Input, Output, Said};
+use crate::upstream::{Input, Output, Said, Size};
 
 /// How long a client's EOF waits for the program's end to be told.
 const EOF_HELD: Duration = Duration::from_secs(1);
@@ -64,10 +64,12 @@ pub(super) struct Relay<'a> {
     pub(super) underway: Underway,
     /// What the gateway has to say in between, where that does no harm.
     pub(super) notices: Option<Notices>,
+    /// The terminal's, at first.
+    pub(super) size: Option<Size>,
     /// Bytes that it has carried, from the client and to it.
     pub(super) passed: (u64, u64),
     /// What its bytes mean, where that is known, and answers of our own to the client.
-    pub(super) carried: Option<(Carried, mpsc::Receiver<Bytes>)>,
+    pub(super) carried: Option<(Carried<'a>, mpsc::Receiver<Bytes>)>,
 }
 
 impl Relay<'_> {
@@ -83,6 +85,10 @@ impl Relay<'_> {
         });
         beside.carried = carried.as_ref();
         let ours = Ours { session: self.session, recording: &self.recording };
+        if let (Some(carried), Some(size)) = (&carried, self.size) {
+            // A recording that is lost is seen below.
+            let _ = carried.resize(ours, size).await;
+        }
         let over = tokio::select! {
             biased;
             () = self.session.until_ending() => Over::Ordered,
@@ -192,7 +198,7 @@ pub(super) struct Ours<'a> {
 /// What goes to the client beside what the upstream says.
 struct Beside<'a> {
     notices: Option<Notices>,
-    carried: Option<&'a Carried>,
+    carried: Option<&'a Carried<'a>>,
     answers: Option<mpsc::Receiver<Bytes>>,
 }
 
@@ -210,7 +216,7 @@ async fn inward(
     client: &mut FromClient,
     input: &mut Input,
     eof: &AtomicBool,
-    carried: Option<&Carried>,
+    carried: Option<&Carried<'_>>,
 ) -> Over {
     loop {
         let did = client.next().await;
@@ -224,6 +230,11 @@ async fn inward(
             }
             client.taken(bytes);
             continue;
+        }
+        if let (Did::Resize(size), Some(carried)) = (&did, carried)
+            && let Err(over) = carried.resize(ours, *size).await
+        {
+            return over;
         }
         match forward_inward(ours, client, input, did).await {
             Ok(true) => {}
@@ -351,7 +362,7 @@ async fn forward_outward(
     client: &ToClient,
     said: &Said,
     program: &mut Program,
-    carried: Option<&Carried>,
+    carried: Option<&Carried<'_>>,
 ) -> Result<(), Over> {
     let direction = Direction::Output;
     if let (Said::Data(0, data), Some(carried)) = (said, carried) {

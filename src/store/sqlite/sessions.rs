@@ -35,6 +35,17 @@ impl Store {
         self.writes.call(move |db| insert_recording(db, number(db, session)?, &row)).await
     }
 
+    /// What the bytes of a recording are to somebody who reads them, as it was found out later.
+    pub async fn set_legibility(&self, recording: Uuid, legibility: &'static str) -> Result<(), StoreError> {
+        self.writes
+            .call(move |db| {
+                let mut set = db.prepare_cached("UPDATE recordings SET legibility = ?2 WHERE recording_id = ?1")?;
+                set.execute(params![Id(recording), legibility])?;
+                Ok(())
+            })
+            .await
+    }
+
     /// Closes a recording. The first end stands: closing twice changes nothing. `size` is in bytes on disk.
     pub async fn finish_recording(
         &self,

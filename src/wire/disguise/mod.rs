@@ -10,13 +10,14 @@ mod style;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use self::clipboard::Command;
 use self::greeting::Greeting;
 use self::scanner::{Scanner, Screen};
 use self::style::Style;
-use super::{Fact, Outcome};
+use super::{Fact, Outcome, Reading, Step, Stop};
 
 /// The `type` of every event that is told here.
 pub const KIND: &str = "ssh_evasion";
@@ -43,6 +44,41 @@ impl Default for Disguise {
             hidden: Hidden::default(),
         }
     }
+}
+
+impl Reading for Disguise {
+    fn input(&mut self, data: Bytes, _: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        tell(steps, |facts| Disguise::input(self, &data, facts));
+        steps.push(Step::Pass(data));
+        Ok(())
+    }
+
+    fn output(&mut self, data: Bytes, _: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        let mut facts = Vec::new();
+        Disguise::output(self, &data, &mut facts);
+        // What is told comes after what it is about.
+        steps.push(Step::Pass(data));
+        steps.extend(facts.into_iter().map(Step::Tell));
+        Ok(())
+    }
+
+    fn is_between(&self) -> bool {
+        false
+    }
+
+    fn resize(&mut self, cols: u32, rows: u32, steps: &mut Vec<Step>) {
+        tell(steps, |facts| Disguise::resize(self, cols, rows, facts));
+    }
+
+    fn finish(&mut self, steps: &mut Vec<Step>) {
+        tell(steps, |facts| Disguise::finish(self, facts));
+    }
+}
+
+fn tell(steps: &mut Vec<Step>, look: impl FnOnce(&mut Vec<Fact>)) {
+    let mut facts = Vec::new();
+    look(&mut facts);
+    steps.extend(facts.into_iter().map(Step::Tell));
 }
 
 impl Disguise {
