@@ -16,6 +16,7 @@ mod geo;
 mod harness;
 mod harness_tests;
 mod kill;
+mod kill_channel;
 mod layers;
 mod limits;
 mod locks;
