@@ -162,7 +162,8 @@
 //! the reason and the level. Each `relay.rs` records the words, tells them to its terminal, and ends what it started.
 //! `serve` says SSH's goodbye, half a second at most, and cuts the line: both `Cut` streams fail at once and are reset. The
 //! row is closed with what may remain upstream, and the API answers it. A session that an older process holds is found
-//! by its row: `gateway/processes.rs` tells that process, which also looks for orders in the book every second.
+//! by its row: `gateway/processes.rs` tells that process, which also looks for orders in the book every second. An order
+//! for one channel names its recording and takes the same way; `session/channels.rs` tells that channel's relay alone.
 //!
 //! # One lock
 //! `api/locks.rs` asks `gateway/locks.rs`, which writes it into the book (`store/sqlite/locks.rs`, with a line for the audit

@@ -1,4 +1,4 @@
-//! `PUT /session/{socket_id}/{session_id}`: ends a live session, and answers when it is down.
+//! `PUT /session/{socket_id}/{session_id}`: ends a live session, or one channel of it, and answers when it is down.
 //!
 //! The order is written into the row first and given to the session second, on a task of its own: a client that hangs
 //! up in between must not leave an order that nobody carries out.
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::auth::{owner, require, session};
 use super::parameters::{Ids, Parameters};
@@ -24,7 +25,7 @@ use crate::store::{Event, EventStatus, Ordered, SessionRow};
 #[utoipa::path(
     put, path = "/api/v1/session/{socket_id}/{session_id}", operation_id = "kill_session", tag = "sessions",
     params(Ids), request_body = Order,
-    responses((status = 200, description = "The row, once the session is down.", body = SessionRow)),
+    responses((status = 200, description = "The row, once the session is down, or the channel.", body = SessionRow)),
 )]
 pub(super) async fn put(
     State(shared): State<Shared>,
@@ -41,7 +42,12 @@ pub(super) async fn put(
         // A lock is about everybody's sessions there may be, also where this one is the caller's own.
         require(&caller, Scope::SessionsKill)?;
     }
-    let ordered = tokio::spawn(async move { carry_out(&shared.api, &caller, &ids, &order).await });
+    let ordered = tokio::spawn(async move {
+        match order.recording_id {
+            Some(recording) => carry_out_on_channel(&shared.api, &caller, &ids, &order, recording).await,
+            None => carry_out(&shared.api, &caller, &ids, &order).await,
+        }
+    });
     match timeout(KILL_DEADLINE, ordered).await {
         Ok(Ok(answer)) => answer.map(Json),
         Ok(Err(_panicked_or_stopping)) => {
@@ -54,7 +60,7 @@ pub(super) async fn put(
 async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, order: &Order) -> Result<SessionRow, ApiError> {
     let row = session(&api.store, caller, Scope::SessionsKill, ids).await?;
     if row.end_time.is_some() {
-        return Err(already_ended());
+        return Err(already_ended("session"));
     }
     let reason = order.reason.as_str();
     let mut about = json!({"by": caller.name(), "reason": reason});
@@ -66,7 +72,7 @@ async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, order: &Order) ->
     let event = Event::now("kill", EventStatus::Success, about);
     match api.store.order_kill_and_lock(ids.session, event, lock).await? {
         Ordered::Live => {}
-        Ordered::Ended => return Err(already_ended()),
+        Ordered::Ended => return Err(already_ended("session")),
         Ordered::Unknown => return Err(ApiError::not_found("there is no such session on this socket")),
     }
     tracing::info!(session = %ids.session, by = caller.name(), reason, locks, "ordered a session to end");
@@ -85,10 +91,38 @@ async fn carry_out(api: &ApiState, caller: &Caller, ids: &Ids, order: &Order) ->
     match killed {
         _ if row.end_time.is_some() => Ok(row),
         Ok(()) | Err(KillError::TimedOut) => Err(not_down()),
-        Err(KillError::NotLive) => Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "this gateway does not hold the session; the order stands in its row",
-        )),
+        Err(KillError::NotLive) => Err(not_held()),
+    }
+}
+
+/// The same for one channel: the session goes on, so its row only gets the order.
+async fn carry_out_on_channel(
+    api: &ApiState,
+    caller: &Caller,
+    ids: &Ids,
+    order: &Order,
+    recording: Uuid,
+) -> Result<SessionRow, ApiError> {
+    session(&api.store, caller, Scope::SessionsKill, ids).await?;
+    let reason = order.reason.as_str();
+    let about = json!({"by": caller.name(), "reason": reason, "recording_id": recording});
+    let event = Event::now("kill", EventStatus::Success, about);
+    match api.store.order_channel_kill(ids.session, recording, event).await? {
+        Ordered::Live => {}
+        Ordered::Ended => return Err(already_ended("channel")),
+        Ordered::Unknown => return Err(ApiError::not_found("there is no such recording in this session")),
+    }
+    tracing::info!(session = %ids.session, %recording, by = caller.name(), reason, "ordered a channel to end");
+    let killed = api.kill.kill_channel(ids.session, recording, caller.name(), reason).await;
+    let row = session(&api.store, caller, Scope::SessionsKill, ids).await?;
+    let recorded = row.recordings.iter().find(|one| one.recording_id == recording);
+    match killed {
+        Ok(()) => Ok(row),
+        _ if recorded.is_some_and(|one| one.end_time.is_some()) => Ok(row),
+        Err(KillError::TimedOut) => Err(not_down()),
+        // Of one that is not recorded nothing tells whether it is open, but whoever holds it.
+        Err(KillError::NotLive) if recorded.is_none() => Err(already_ended("channel")),
+        Err(KillError::NotLive) => Err(not_held()),
     }
 }
 
@@ -105,6 +139,9 @@ fn checked(order: Order) -> Result<Order, ApiError> {
     if reason.chars().any(char::is_control) {
         return Err(ApiError::bad_request("`reason` must not have control characters"));
     }
+    if order.lock.is_some() && order.recording_id.is_some() {
+        return Err(ApiError::bad_request("`lock` is for a whole session; leave it out, or `recording_id`"));
+    }
     Ok(Order { reason: reason.to_owned(), ..order })
 }
 
@@ -114,7 +151,7 @@ fn lock_out(row: &SessionRow, caller: &Caller, reason: &str, lasts: &str) -> Res
     locks::new(LockTarget { user, socket, ..LockTarget::default() }, reason, caller, Some(lasts))
 }
 
-/// The order to end a session.
+/// The order to end a session, or one channel of it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Order {
@@ -125,14 +162,22 @@ struct Order {
     reason: String,
     /// For how long the person is kept off the socket from now on, as `15m`; left out: not at all.
     lock: Option<String>,
+    /// The recording of the channel that is to end alone; left out: all of the session.
+    recording_id: Option<Uuid>,
 }
 
-fn already_ended() -> ApiError {
-    ApiError::new(StatusCode::CONFLICT, "the session has already ended")
+fn already_ended(what: &str) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, format!("the {what} has already ended"))
 }
 
 fn not_down() -> ApiError {
-    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the session has not come down in time; the order stands in its row")
+    let words = "it has not come down in time; the order stands in the session's row";
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, words)
+}
+
+fn not_held() -> ApiError {
+    let words = "this gateway does not hold the session; the order stands in its row";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, words)
 }
 
 /// The longest reason, in characters.
@@ -153,8 +198,8 @@ mod tests {
 
     use crate::api::testing::{Answer, Api, Ends, Exports, path};
     use crate::policy::LockTarget;
-    use crate::store::testing::{denied_session, new_session, socket_id};
-    use crate::store::{NewSession, Outcome, SessionRow};
+    use crate::store::testing::{denied_session, new_session, recording, socket_id};
+    use crate::store::{Event, EventStatus, NewSession, Outcome, SessionRow};
 
     const ORDER: &str = r#"{"killed": true, "reason": "laptop lost"}"#;
 
@@ -237,6 +282,54 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_channel_ends_alone() {
+        let (api, new, recording) = (Api::new().await, new_session(), recording());
+        let id = recording.recording_id;
+        let order = json!({"killed": true, "reason": "only this", "recording_id": id}).to_string();
+        api.book.open_session(new.clone()).await.unwrap();
+        api.put(&path(&new), order.clone()).await.refused(404, "no such recording");
+        api.book.add_recording(new.session_id, recording).await.unwrap();
+        for (person, status) in [("bob", 404), ("audrey", 403)] {
+            let token = api.person(person).await;
+            let request = api.request(Method::PUT, &path(&new), Some(&token)).body(Body::from(order.clone())).unwrap();
+            api.send(request).await.refused(status, "");
+        }
+        assert_eq!(row(&api, &new).await.events, new.events);
+        let told = api.put(&path(&new), order.clone()).await.json();
+        assert_eq!((&told["killed"], &told["end_time"]), (&json!(false), &Value::Null));
+        assert_eq!(told["recordings"][0]["end_time"], "2026-03-01T11:00:00Z");
+        let event = told["events"].as_array().unwrap().last().unwrap();
+        let about = json!({"by": "admin@example.com", "reason": "only this", "recording_id": id});
+        assert_eq!((&event["type"], &event["metadata"]), (&json!("kill"), &about));
+        let kills = async || row(&api, &new).await.events.iter().filter(|event| event.kind == "kill").count();
+        api.put(&path(&new), order).await.refused(409, "the channel has already ended");
+        assert_eq!(kills().await, 1);
+        // The rest of it can still be ended.
+        assert_eq!(api.put(&path(&new), ORDER).await.status.as_u16(), 200);
+    }
+
+    #[tokio::test]
+    async fn an_order_for_a_channel_that_is_not_carried_out_is_told_and_stands() {
+        for (ends, status) in [(Ends::NotLive, 503), (Ends::TimedOut, 504)] {
+            let (api, new, recording) = (Api::with(ends, Exports::Facts).await, new_session(), recording());
+            let order = json!({"killed": true, "reason": "x", "recording_id": recording.recording_id}).to_string();
+            api.book.open_session(new.clone()).await.unwrap();
+            api.book.add_recording(new.session_id, recording).await.unwrap();
+            api.put(&path(&new), order).await.refused(status, "the order stands");
+            let row = row(&api, &new).await;
+            assert_eq!((row.killed, row.events.last().unwrap().kind.as_str()), (false, "kill"));
+        }
+        // One that is not recorded, and has gone.
+        let (api, new) = (Api::with(Ends::NotLive, Exports::Facts).await, new_session());
+        api.book.open_session(new.clone()).await.unwrap();
+        let id = Uuid::now_v7();
+        let started = Event::now("ssh_exec", EventStatus::Success, json!({"recording_id": id}));
+        api.book.add_event(new.session_id, started).await.unwrap();
+        let order = json!({"killed": true, "reason": "x", "recording_id": id}).to_string();
+        api.put(&path(&new), order).await.refused(409, "the channel has already ended");
+    }
+
     /// Here the answer's future is dropped as soon as the order has gone out.
     #[tokio::test]
     async fn a_caller_that_hangs_up_does_not_stop_the_kill() {
@@ -292,6 +385,11 @@ mod tests {
             (r#"{"killed": true, "reason": "x", "lock": "soon"}"#, "`15m`"),
             (r#"{"killed": true, "reason": "x", "lock": "0s"}"#, "`15m`"),
             (r#"{"killed": true, "reason": "x", "lock": true}"#, "string"),
+            (r#"{"killed": true, "reason": "x", "recording_id": "1"}"#, "UUID"),
+            (
+                r#"{"killed": true, "reason": "x", "lock": "15m", "recording_id": "00000000-0000-0000-0000-000000000001"}"#,
+                "`lock` is for a whole session",
+            ),
             (r#"{"killed": true, "reason": "x", "force": 1}"#, "`force`"),
             (r#"{"killed": true, "reason": "x"} trailing"#, "trailing"),
             (too_long.as_str(), "`reason` must have 1 to 500"),

@@ -28,15 +28,19 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 impl Killer for Sessions {
     fn kill(&self, session: Uuid, by: &str, reason: &str) -> BoxFuture<'static, Result<(), KillError>> {
-        let sessions = self.clone();
-        let kill = Kill { by: by.to_owned(), reason: reason.to_owned() };
-        async move {
-            sessions.kill(session, kill).await.map_err(|error| match error {
-                session::KillError::NotLive => KillError::NotLive,
-                session::KillError::TimedOut => KillError::TimedOut,
-            })
-        }
-        .boxed()
+        let (sessions, kill) = (self.clone(), ordered(by, reason));
+        async move { sessions.kill(session, kill).await.map_err(not_ended) }.boxed()
+    }
+
+    fn kill_channel(
+        &self,
+        session: Uuid,
+        recording: Uuid,
+        by: &str,
+        reason: &str,
+    ) -> BoxFuture<'static, Result<(), KillError>> {
+        let (sessions, kill) = (self.clone(), ordered(by, reason));
+        async move { sessions.kill_channel(session, recording, kill).await.map_err(not_ended) }.boxed()
     }
 }
 
@@ -83,6 +87,17 @@ impl TokenIssuer for SignIns {
             Ok(IssuedToken { token: issued.secret, expires: issued.row.expires })
         }
         .boxed()
+    }
+}
+
+fn ordered(by: &str, reason: &str) -> Kill {
+    Kill { by: by.to_owned(), reason: reason.to_owned() }
+}
+
+fn not_ended(error: session::KillError) -> KillError {
+    match error {
+        session::KillError::NotLive => KillError::NotLive,
+        session::KillError::TimedOut => KillError::TimedOut,
     }
 }
 

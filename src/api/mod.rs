@@ -116,16 +116,25 @@ pub trait Killer: Send + Sync + 'static {
     ///
     /// Must have a deadline of its own. Dropping the future must not take the order back.
     fn kill(&self, session: Uuid, by: &str, reason: &str) -> BoxFuture<'static, Result<(), KillError>>;
+
+    /// Ends one channel of a session, by its recording; the same otherwise. Returns once the channel is down.
+    fn kill_channel(
+        &self,
+        session: Uuid,
+        recording: Uuid,
+        by: &str,
+        reason: &str,
+    ) -> BoxFuture<'static, Result<(), KillError>>;
 }
 
-/// Why a session did not come down.
+/// Why a session, or a channel, did not come down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KillError {
-    /// This process does not hold such a session, or no longer.
-    #[error("this gateway does not hold the session")]
+    /// No process of this gateway holds it, or no longer.
+    #[error("this gateway does not hold it")]
     NotLive,
     /// It did not come down in time.
-    #[error("the session did not come down in time")]
+    #[error("it did not come down in time")]
     TimedOut,
 }
 

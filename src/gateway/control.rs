@@ -43,6 +43,18 @@ pub(super) enum Order {
         /// Why.
         reason: String,
     },
+    /// End one channel of a session whose row has the order already. Answered when it is down. A version that does not
+    /// know this order gives no answer, and must not take it for the one above.
+    KillChannel {
+        /// Which session.
+        session: Uuid,
+        /// The channel's recording.
+        recording: Uuid,
+        /// Who ordered it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// Stop, as by SIGTERM. Answered at once.
     Stop,
 }
@@ -64,11 +76,11 @@ pub(super) enum Answer {
     },
     /// The new process was heard: from now on it alone accepts.
     Over,
-    /// The session is down and its row closed.
+    /// The session is down and its row closed; or the channel is down.
     Down,
-    /// The session is not live there.
+    /// It is not live there.
     NotLive,
-    /// The session did not come down in time.
+    /// It did not come down in time.
     TimedOut,
     /// It will stop.
     Stopping,

@@ -183,8 +183,8 @@ impl Processes {
         }
     }
 
-    /// Ends a session that another process holds. The order stands in its row.
-    async fn kill(&self, session: Uuid, by: String, reason: String) -> Result<(), KillError> {
+    /// Has another process end a session that it holds, or a channel of it. The order stands in the session's row.
+    async fn kill(&self, session: Uuid, order: Order) -> Result<(), KillError> {
         let holder = match self.store.holder(session).await {
             Ok(Some(holder)) if holder != self.me => holder,
             Ok(_) => return Err(KillError::NotLive),
@@ -193,7 +193,7 @@ impl Processes {
                 return Err(KillError::NotLive);
             }
         };
-        match self.ask(holder, &Order::Kill { session, by, reason }, KILL).await {
+        match self.ask(holder, &order, KILL).await {
             Ok(Answer::Down) => Ok(()),
             Ok(Answer::NotLive) => Err(KillError::NotLive),
             Ok(_) => Err(KillError::TimedOut),
@@ -269,10 +269,33 @@ impl Processes {
 impl Killer for EndsAnywhere {
     fn kill(&self, session: Uuid, by: &str, reason: &str) -> BoxFuture<'static, Result<(), KillError>> {
         let here = Killer::kill(&self.sessions, session, by, reason);
-        let (processes, by, reason) = (self.processes.clone(), by.to_owned(), reason.to_owned());
+        self.or_elsewhere(here, session, Order::Kill { session, by: by.to_owned(), reason: reason.to_owned() })
+    }
+
+    fn kill_channel(
+        &self,
+        session: Uuid,
+        recording: Uuid,
+        by: &str,
+        reason: &str,
+    ) -> BoxFuture<'static, Result<(), KillError>> {
+        let here = Killer::kill_channel(&self.sessions, session, recording, by, reason);
+        let (by, reason) = (by.to_owned(), reason.to_owned());
+        self.or_elsewhere(here, session, Order::KillChannel { session, recording, by, reason })
+    }
+}
+
+impl EndsAnywhere {
+    fn or_elsewhere(
+        &self,
+        here: BoxFuture<'static, Result<(), KillError>>,
+        session: Uuid,
+        order: Order,
+    ) -> BoxFuture<'static, Result<(), KillError>> {
+        let processes = self.processes.clone();
         async move {
             match here.await {
-                Err(KillError::NotLive) => processes.kill(session, by, reason).await,
+                Err(KillError::NotLive) => processes.kill(session, order).await,
                 told => told,
             }
         }

@@ -254,12 +254,10 @@ async fn answer(mut line: Line, turn: Arc<Turn>, sessions: Sessions, told: Cance
     let answered = match line.hear(control::MESSAGE).await {
         Ok(Order::HandOver) => turn.hand_over(line).await.inspect_err(|_| notify::not_upgraded()),
         Ok(Order::Kill { session, by, reason }) => {
-            let answer = match sessions.kill(session, Kill { by, reason }).await {
-                Ok(()) => Answer::Down,
-                Err(session::KillError::NotLive) => Answer::NotLive,
-                Err(session::KillError::TimedOut) => Answer::TimedOut,
-            };
-            line.say(&answer).await
+            line.say(&killed(sessions.kill(session, Kill { by, reason }).await)).await
+        }
+        Ok(Order::KillChannel { session, recording, by, reason }) => {
+            line.say(&killed(sessions.kill_channel(session, recording, Kill { by, reason }).await)).await
         }
         Ok(Order::Stop) => {
             tracing::info!(by = line.peer(), "told to stop by the process that took over");
@@ -271,6 +269,14 @@ async fn answer(mut line: Line, turn: Arc<Turn>, sessions: Sessions, told: Cance
     };
     if let Err(error) = answered {
         tracing::warn!(%error, "another process of this gateway was not answered to the end");
+    }
+}
+
+fn killed(told: Result<(), session::KillError>) -> Answer {
+    match told {
+        Ok(()) => Answer::Down,
+        Err(session::KillError::NotLive) => Answer::NotLive,
+        Err(session::KillError::TimedOut) => Answer::TimedOut,
     }
 }
 

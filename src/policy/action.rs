@@ -5,7 +5,7 @@ use std::fmt;
 use super::Destination;
 
 /// One thing that somebody wants to do in a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Reach the upstream with this login (`None`: the socket fixes it).
     Connect {
@@ -70,7 +70,7 @@ pub enum Action {
 }
 
 /// What a statement does, at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StatementClass {
     /// Changes nothing.
     Read,

@@ -8,7 +8,7 @@ use super::action::shown;
 use super::wildcard;
 
 /// Where a forward leads (`-L`, `-D`, `-W`) or listens (`-R`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// A TCP port.
     Tcp {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::channels::Ordered;
+use super::channels::{Ordered, Place};
 use super::registry::until_written;
 use super::{Kill, Session};
 use crate::record::observation::What;
@@ -35,6 +35,8 @@ pub enum Legibility {
 pub struct Recording {
     id: Uuid,
     order: Ordered,
+    /// Until its row is closed.
+    place: Option<Place>,
     tap: Option<Tap>,
     sessions: super::Sessions,
     sealing: TaskTracker,
@@ -43,10 +45,11 @@ pub struct Recording {
 impl Recording {
     pub(super) async fn start(session: &Session, kind: Kind, command: Option<&[u8]>) -> Result<Self, RecordingLost> {
         let id = Uuid::now_v7();
-        let order = Ordered::enrol(&session.live, id);
+        let (order, place) = Ordered::enrol(&session.live, id);
+        let place = Some(place);
         let (sessions, sealing) = (session.sessions.clone(), session.live.sealing.clone());
         if !session.socket().record {
-            return Ok(Self { id, order, tap: None, sessions, sealing });
+            return Ok(Self { id, order, place, tap: None, sessions, sealing });
         }
         let started = Timestamp::now();
         let new = NewRecording {
@@ -70,7 +73,7 @@ impl Recording {
             exit_status: None,
         };
         let added = sessions.store().add_recording(session.id(), row).await;
-        let recording = Self { id, order, tap: Some(tap), sessions, sealing };
+        let recording = Self { id, order, place, tap: Some(tap), sessions, sealing };
         match added {
             Ok(()) => Ok(recording),
             // Dropped, the recording closes its row too, which may have been written if only the answer was late.
@@ -127,9 +130,9 @@ impl Recording {
     fn seal(&mut self, ending: Ending, exit_status: Option<u32>) {
         let Some(tap) = self.tap.take() else { return };
         let (sessions, id) = (self.sessions.clone(), self.id);
-        let sealing = self.sealing.token();
+        let (sealing, place) = (self.sealing.token(), self.place.take());
         self.sessions.spawn(async move {
-            let _sealing = sealing;
+            let _until_closed = (sealing, place);
             let finished = tap.finish(ending).await;
             let (state, size, ended) = (finished.state, finished.size, Timestamp::now());
             until_written("recording", id, || sessions.store().finish_recording(id, ended, state, size, exit_status))

@@ -117,10 +117,10 @@ pub enum OpenError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KillError {
     /// It is not live here, or no longer.
-    #[error("this gateway does not hold the session")]
+    #[error("this gateway does not hold it")]
     NotLive,
     /// It was not down in time.
-    #[error("the session did not come down in time")]
+    #[error("it did not come down in time")]
     TimedOut,
 }
 
@@ -221,7 +221,8 @@ impl Sessions {
         tokio::time::timeout(KILL_DEADLINE, live.closed.cancelled()).await.map_err(|_| KillError::TimedOut)
     }
 
-    /// Orders one channel of a session to end and waits until it has.
+    /// Ends one channel of a session, where the book already has the order, and nothing else of it. Returns once it is
+    /// down, and its row closed unless the disk is slow.
     pub async fn kill_channel(&self, id: Uuid, recording: Uuid, kill: Kill) -> Result<(), KillError> {
         let gone = lock(&self.0.live).get(&id).and_then(|live| live.channels.kill(recording, kill));
         let gone = gone.ok_or(KillError::NotLive)?;
@@ -275,8 +276,12 @@ impl Sessions {
 
     fn obey(&self, order: KillOrder) {
         let live = lock(&self.0.live).get(&order.session).cloned();
-        if let Some(live) = live.filter(|live| live.reason().is_none()) {
-            live.end(End::Killed(Kill { by: order.by, reason: order.reason }));
+        let Some(live) = live.filter(|live| live.reason().is_none()) else { return };
+        let kill = Kill { by: order.by, reason: order.reason };
+        match order.recording {
+            // Nobody waits for it here.
+            Some(recording) => drop(live.channels.kill(recording, kill)),
+            None => live.end(End::Killed(kill)),
         }
     }
 

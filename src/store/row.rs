@@ -294,11 +294,11 @@ pub struct Filter {
 /// What became of an order to end a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ordered {
-    /// The session is live: the order stands in its row, and now the connection must come down.
+    /// It is live: the order stands in the session's row, and now it must come down.
     Live,
     /// It had already ended; nothing was changed.
     Ended,
-    /// There is no such session.
+    /// There is no such session, or no such recording in it.
     Unknown,
 }
 

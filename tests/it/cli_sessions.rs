@@ -180,6 +180,50 @@ async fn a_kill_waits_for_the_end_and_says_what_remains() {
 }
 
 #[tokio::test]
+async fn a_kill_of_one_channel_leaves_its_session() {
+    let (_sshd, gateway, ssh) = gate().await;
+    let cli = auditor(&gateway).await;
+    let control = ssh.path("control").display().to_string();
+    let mut master = ssh.start(&["-M", "-S", &control, "web@gate", "echo master; exec cat"]);
+    master.receive_line().await;
+    let mut two = ssh.start(&["-S", &control, "web@gate", "echo two; exec cat"]);
+    two.receive_line().await;
+    let row = gateway.admin().await.live("web").await;
+    let session = row.session_id.to_string();
+    let meant = row.recordings.iter().find(|one| one.command.as_ref().unwrap().contains("two")).unwrap();
+    let id = meant.recording_id.to_string();
+    let kill = async |channel: &str, more: &[&str]| {
+        let args = ["sessions", "kill", &session, "--channel", channel, "--reason", "wrong file"];
+        cli.run(&[&args[..], more].concat()).await
+    };
+    // Both began within a minute; none begins with this.
+    let several = kill(&id[..8], &[]).await;
+    assert!(several.stderr.contains("more than one recording begins with") && several.stderr.contains(&id));
+    let none = kill("0123", &[]).await;
+    assert!(none.stderr.contains("has no recording 0123; these are open:") && none.stderr.contains(&id), "{none:?}");
+    assert_eq!(kill(&id, &["--lock", "15m"]).await.status, Some(2));
+    let most = (9..id.len()).find(|length| {
+        row.recordings.iter().all(|one| {
+            one.recording_id == meant.recording_id || !one.recording_id.to_string().starts_with(&id[..*length])
+        })
+    });
+    let told = safe(kill(&id[..most.unwrap()], &[]).await);
+    let expected =
+        format!("channel {id} (exec echo two; exec cat) of alice@example.com on web is ended; its session goes on");
+    assert!(told.contains(&expected), "{told}");
+    assert!(two.finish(SOON).await.stderr.contains("wrong file"));
+    master.send(b"b").await;
+    assert_eq!(master.receive(1).await, b"b");
+    let shown = safe(cli.run(&["sessions", "show", &session]).await);
+    let line = shown.lines().find(|line| line.contains("  kill ")).unwrap_or_else(|| panic!("{shown}"));
+    assert!(line.contains("reason=\"wrong file\"") && line.contains(&format!("recording_id={id}")), "{line}");
+    assert!(kill(&id, &[]).await.stderr.contains("the channel has already ended"));
+    let other = row.recordings.iter().find(|one| one.recording_id != meant.recording_id).unwrap().recording_id;
+    let json = kill(&other.to_string(), &["--json"]).await.ok();
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["session_id"], session);
+}
+
+#[tokio::test]
 async fn whoever_stops_reading_is_no_failure() {
     let (_sshd, _gateway, _ssh, cli, row) = gate_with_a_session("seq 1 200000").await;
     let program = cli.command(&[]);

@@ -21,6 +21,7 @@ mod harness;
 mod harness_tests;
 mod host_shell;
 mod kill;
+mod kill_channel;
 mod layers;
 mod limits;
 mod locks;

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use gatescribe::store::{Event, EventStatus, Outcome, RecordingState, Store};
+use gatescribe::store::{Event, EventStatus, Outcome, RecordingRow, RecordingState, SessionRow, Store};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -219,6 +219,46 @@ async fn an_order_in_the_book_is_carried_out_whoever_wrote_it() {
     let ended = api.end_of(&row).await;
     assert_eq!((ended.outcome, ended.killed), (Some(Outcome::Killed), true));
     assert!(cat.finish(SOON).await.refusal().contains("session ended by somebody: by the book"));
+}
+
+#[tokio::test]
+async fn a_channel_that_an_older_process_holds_ends_alone() {
+    let (_sshd, gateway, ssh) = gate().await;
+    let family = Family::of(&gateway);
+    let control = ssh.path("control").display().to_string();
+    let mut master = ssh.start(&["-M", "-S", &control, "web@gate", "echo master; exec cat"]);
+    master.receive_line().await;
+    let mut open = Vec::new();
+    for name in ["one", "two"] {
+        let mut other = ssh.start(&["-S", &control, "web@gate", &format!("echo {name}; exec cat")]);
+        other.receive_line().await;
+        open.push(other);
+    }
+    family.upgrade(&gateway, gateway.pid()).await;
+    let api = gateway.admin().await;
+    let row = api.live("web").await;
+    let named = |row: &SessionRow, name: &str| {
+        let is_meant = |one: &&RecordingRow| one.command.as_ref().is_some_and(|line| line.contains(name));
+        row.recordings.iter().find(is_meant).cloned().unwrap()
+    };
+    let (one, two) = (named(&row, "one").recording_id, named(&row, "two").recording_id);
+    let answer = within(AT_ONCE, "the kill", api.try_kill_channel(&row, one, "from afar")).await;
+    let told: SessionRow = serde_json::from_value(answer.ok_json()).unwrap();
+    assert!(told.end_time.is_none() && named(&told, "one").end_time.is_some(), "{told:?}");
+    assert!(open.remove(0).finish(SOON).await.stderr.contains("from afar"));
+    assert!(api.try_kill_channel(&row, one, "again").await.error(409).contains("ended"));
+    // An order that nobody told it of, in the book.
+    let book = Store::open(&gateway.data().join("sessions.db")).unwrap();
+    let about = json!({"by": "somebody", "reason": "by the book", "recording_id": two});
+    book.order_channel_kill(row.session_id, two, Event::now("kill", EventStatus::Success, about)).await.unwrap();
+    let mut two = open.remove(0);
+    two.told("by the book (by somebody)").await;
+    assert_ne!(two.finish(SOON).await.status, Some(0));
+    master.send(b"b").await;
+    assert_eq!(master.receive(1).await, b"b");
+    assert_eq!(master.finish(SOON).await.status, Some(0));
+    let ended = api.end_of(&row).await;
+    assert_eq!((ended.outcome, ended.killed), (Some(Outcome::Closed), false));
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ enum Command {
     Watch(watch::Args),
     /// Print what was on the screen, as text
     Text(text::Args),
-    /// End a session, and wait until it is down
+    /// End a session or one channel of it, and wait until it is down
     Kill(kill::Args),
     /// Write a recording into a file
     Export(export::Args),

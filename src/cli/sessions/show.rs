@@ -1,11 +1,16 @@
 //! `gatescribe sessions show`: one session with what happened in it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Which;
 use super::list::duration;
 use super::row::{Event, Recording, Row};
 use crate::cli::{escape, local, print};
+use crate::record::export::fact;
+
+/// Events that read as in an export of their recording: what was done and to what, then the rest by name.
+const SENTENCES: [&str; 9] =
+    ["ssh_file", "ssh_files", "ssh_forward", "ssh_forward_opaque", "ssh_agent_use", "kill", "stopped", "cut", "more"];
 
 /// Arguments of `gatescribe sessions show`.
 #[derive(Debug, clap::Args)]
@@ -79,6 +84,13 @@ fn recording(one: &Recording) -> String {
 }
 
 fn event(one: &Event) -> String {
+    if SENTENCES.contains(&one.kind.as_str()) {
+        let told = json!({"type": one.kind, "status": one.status, "metadata": one.metadata}).to_string();
+        let line = fact::line(told.as_bytes());
+        let recording = one.metadata.get("recording_id").and_then(Value::as_str);
+        let recording = recording.map(|id| format!("  recording_id={}", escape::line(id))).unwrap_or_default();
+        return format!("  {}  {}{recording}", local(one.created_at), escape::line(&line));
+    }
     let (kind, status) = (escape::line(&one.kind), escape::line(&one.status));
     format!("  {}  {kind} {status}{}", local(one.created_at), details(&one.metadata))
 }
@@ -138,6 +150,41 @@ mod tests {
             assert!(text.contains(words), "{words} in {text}");
         }
         assert!(!text.contains("untold"), "{text}");
+    }
+
+    #[test]
+    fn what_was_done_reads_as_a_sentence_and_names_its_recording() {
+        let table = [
+            (
+                json!({"type": "ssh_file", "status": "success", "metadata": {"operation": "write", "path": "/a b",
+                    "bytes": 3, "sha256": null, "recording_id": "r"}}),
+                "ssh_file write /a b bytes=3  recording_id=r",
+            ),
+            (
+                json!({"type": "ssh_file", "status": "denied", "metadata": {"operation": "rename", "path": "/a",
+                    "to": "/b\u{1b}[2J\u{202e}"}}),
+                "ssh_file denied rename /a -> /b\\u{1b}[2J\\u{202e}",
+            ),
+            (
+                json!({"type": "ssh_files", "status": "success", "metadata": {"files_read": 2, "denied": 0}}),
+                "ssh_files denied=0 files_read=2",
+            ),
+            (
+                json!({"type": "ssh_forward", "status": "success", "metadata": {"to": "db:5432", "bytes_sent": 7}}),
+                "ssh_forward db:5432 bytes_sent=7",
+            ),
+            (
+                json!({"type": "kill", "status": "success", "metadata": {"by": "a@b", "reason": "x y",
+                    "recording_id": "r"}}),
+                "kill by=\"a@b\" reason=\"x y\"  recording_id=r",
+            ),
+            (json!({"type": "upstream", "status": "error", "metadata": {"reason": "x"}}), "upstream error  reason=x"),
+        ];
+        for (mut told, expected) in table {
+            told["created_at"] = "2026-03-01T10:00:00Z".into();
+            let line = event(&serde_json::from_value(told).unwrap());
+            assert!(line.ends_with(&format!("  {expected}")), "{line}: {expected}");
+        }
     }
 
     #[test]

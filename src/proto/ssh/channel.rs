@@ -439,9 +439,10 @@ impl ToClient {
                 let _ = self.send(1, Bytes::from(told(words))).await;
             }
             self.eof().await;
-            self.close().await;
         };
         let _ = timeout(super::GOODBYE, said).await;
+        // Also where the words found no room: others may go on beside this channel.
+        let _ = timeout(super::GOODBYE, self.close()).await;
     }
 
     /// Says why on stderr, then ends the channel as a program that failed.
@@ -452,10 +453,10 @@ impl ToClient {
                 self.exit_status(REFUSED).await;
             }
             self.eof().await;
-            self.close().await;
         };
         // A client that does not read its window is not waited for.
         let _ = timeout(super::GOODBYE, said).await;
+        let _ = timeout(super::GOODBYE, self.close()).await;
     }
 }
 

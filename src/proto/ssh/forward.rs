@@ -122,6 +122,7 @@ pub(super) async fn carry(
     let opened = tokio::select! {
         biased;
         () = session.until_ending() => return recording.finish(Ending::Complete, None),
+        kill = recording.until_killed() => Err(UpstreamError::new(kill.words())),
         opened = opening => opened,
     };
     let status = match opened {

@@ -28,8 +28,11 @@ fn told(event: &Map<String, Value>) -> String {
         let _ = write!(line, " {status}");
     }
     let Some(about) = event.get("metadata").and_then(Value::as_object) else { return line };
-    for value in FIRST.iter().filter_map(|key| about.get(*key)) {
-        let _ = write!(line, " {}", plain(value));
+    let mut found = false;
+    for (key, value) in FIRST.iter().filter_map(|key| Some((key, about.get(*key)?))) {
+        let arrow = if *key == "to" && found { "-> " } else { "" };
+        let _ = write!(line, " {arrow}{}", plain(value));
+        found = true;
     }
     for (key, value) in about {
         // Which recording is known to whoever reads it.
@@ -54,6 +57,9 @@ mod tests {
             "metadata": {"bytes": 3, "operation": "write", "path": "/a\u001b[2J b", "sha256": null, "flags": ["x"]}}"#;
         assert_eq!(line(event), "ssh_file denied write /a\\u{1b}[2J b bytes=3 flags=[\"x\"]");
         assert_eq!(line(br#"{"type": "ssh_file", "status": "success"}"#), "ssh_file");
+        let renamed = br#"{"type": "ssh_file", "metadata": {"to": "/b", "operation": "rename", "path": "/a"}}"#;
+        assert_eq!(line(renamed), "ssh_file rename /a -> /b");
+        assert_eq!(line(br#"{"type": "ssh_forward", "metadata": {"to": "db:5432"}}"#), "ssh_forward db:5432");
         assert_eq!(line(b"no\nevent"), "no\\nevent");
     }
 }

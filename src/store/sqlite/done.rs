@@ -1,28 +1,42 @@
 //! What was done in sessions and where people were last, so that other rules can be asked about it.
 
+use std::collections::{HashMap, HashSet};
+
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::Store;
 use super::values::{Id, Json, Word};
 use crate::geo::Place;
-use crate::policy::Action;
+use crate::policy::{Action, Destination};
 use crate::store::{LastVisit, Owner, StoreError};
+use crate::wire::transfer;
 
 impl Store {
-    /// What was allowed and begun in these sessions: shells and commands, each once.
+    /// What was allowed and begun in these sessions: shells, commands, transfers, forwards and what was lent, each once.
     pub async fn done_in(&self, sessions: Vec<Uuid>) -> Result<Vec<(Uuid, Action)>, StoreError> {
         let ids: Vec<String> = sessions.iter().map(|id| id.simple().to_string()).collect();
         self.lists
             .call(move |db| {
+                // Of files only in which recordings some were changed: there may be thousands.
                 let mut find = db.prepare_cached(
-                    "SELECT DISTINCT s.session_id, e.type, e.metadata ->> 'command'
+                    "SELECT DISTINCT s.session_id, e.type,
+                        iif(e.type IN ('ssh_shell', 'ssh_exec'), NULL, e.metadata ->> 'recording_id') AS recording,
+                        e.metadata ->> 'command' AS command,
+                        e.metadata ->> 'to' AS forward_to, e.metadata ->> 'from' AS forward_from,
+                        e.metadata ->> 'socket' IS NOT NULL AS behind
                      FROM sessions s JOIN events e ON e.session = s.seq
-                     WHERE s.session_id IN (SELECT unhex(value) FROM json_each(?1))
-                       AND e.type IN ('ssh_shell', 'ssh_exec') AND e.status = 'success'",
+                     WHERE s.session_id IN (SELECT unhex(value) FROM json_each(?1)) AND e.status = 'success'
+                       AND e.type IN ('ssh_shell', 'ssh_exec', 'ssh_transfer', 'ssh_forward', 'ssh_agent', 'ssh_x11')
+                     UNION
+                     SELECT s.session_id, e.type, e.metadata ->> 'recording_id', NULL, NULL, NULL, 0
+                     FROM sessions s JOIN events e ON e.session = s.seq
+                     WHERE s.session_id IN (SELECT unhex(value) FROM json_each(?1)) AND e.status = 'success'
+                       AND (e.type = 'ssh_forward_opaque'
+                            OR e.type = 'ssh_file' AND e.metadata ->> 'operation' NOT IN ('read', 'list'))",
                 )?;
-                let rows = find.query_map([Json(&ids)], done)?;
-                Ok(rows.collect::<Result<_, _>>()?)
+                let rows = find.query_map([Json(&ids)], Done::read)?;
+                Ok(actions(&rows.collect::<Result<Vec<_>, _>>()?))
             })
             .await
     }
@@ -41,10 +55,70 @@ impl Store {
     }
 }
 
-fn done(row: &Row<'_>) -> rusqlite::Result<(Uuid, Action)> {
-    let command = row.get::<_, Option<String>>(2)?;
-    let action = command.map_or(Action::SshShell, |command| Action::SshExec { command: command.into_bytes() });
-    Ok((row.get::<_, Id>(0)?.0, action))
+/// A line about something that was done.
+struct Done {
+    session: Uuid,
+    event: String,
+    /// Of transfers and forwards, and what they carried.
+    recording: Option<String>,
+    command: Option<String>,
+    to: Option<String>,
+    from: Option<String>,
+    /// Whether it led to another socket's upstream, which only one may who may carry what cannot be read.
+    behind: bool,
+}
+
+impl Done {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            session: row.get::<_, Id>(0)?.0,
+            event: row.get(1)?,
+            recording: row.get(2)?,
+            command: row.get(3)?,
+            to: row.get(4)?,
+            from: row.get(5)?,
+            behind: row.get(6)?,
+        })
+    }
+
+    /// The actions that it came to; `more`: its recording carried what needs the larger of two rights.
+    fn actions(&self, more: bool) -> Vec<Action> {
+        let exec = |command: &String| Action::SshExec { command: command.clone().into_bytes() };
+        let place = |text: &Option<String>| text.as_deref().and_then(|text| Destination::parse(text).ok());
+        match self.event.as_str() {
+            "ssh_shell" => vec![Action::SshShell],
+            "ssh_exec" => self.command.as_ref().map(exec).into_iter().collect(),
+            "ssh_transfer" => {
+                let recognised = self.command.as_ref().and_then(|command| transfer::recognise(command.as_bytes()));
+                let write = more || recognised.as_ref().is_some_and(|found| found.writes);
+                let files = Action::SshFiles { write };
+                // One that another program starts needed the right to run that, too.
+                let run = self.command.as_ref().filter(|_| recognised.is_none_or(|found| !found.plain));
+                run.map(exec).into_iter().chain([files]).collect()
+            }
+            "ssh_forward" => {
+                let opaque = more || self.behind;
+                let to = place(&self.to).map(|to| Action::SshForwardTo { to, opaque });
+                let from = place(&self.from).map(|at| Action::SshForwardFrom { at, opaque });
+                to.or(from).into_iter().collect()
+            }
+            "ssh_agent" => vec![Action::SshAgent],
+            "ssh_x11" => vec![Action::SshX11],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What the lines tell, each once.
+fn actions(lines: &[Done]) -> Vec<(Uuid, Action)> {
+    let is_more = |line: &&Done| matches!(line.event.as_str(), "ssh_file" | "ssh_forward_opaque");
+    let more: HashSet<&str> = lines.iter().filter(is_more).filter_map(|line| line.recording.as_deref()).collect();
+    let mut all: HashMap<Uuid, HashSet<Action>> = HashMap::new();
+    for line in lines {
+        let more = line.recording.as_deref().is_some_and(|recording| more.contains(recording));
+        all.entry(line.session).or_default().extend(line.actions(more));
+    }
+    all.into_iter().flat_map(|(session, done)| done.into_iter().map(move |action| (session, action))).collect()
 }
 
 fn visit(row: &Row<'_>) -> rusqlite::Result<LastVisit> {
@@ -84,6 +158,62 @@ mod tests {
         let exec = Action::SshExec { command: b"uptime".to_vec() };
         assert_eq!(done, [(one.session_id, exec), (one.session_id, Action::SshShell)]);
         assert_eq!(book.done_in(vec![other.session_id]).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_a_transfer_or_a_forward_carried_decides_which_right_it_took() {
+        let tcp = |host: &str, port| Destination::Tcp { host: host.into(), port };
+        let exec = |command: &str| Action::SshExec { command: command.into() };
+        let (read, write) = (Action::SshFiles { write: false }, Action::SshFiles { write: true });
+        let sftp = json!({"command": null, "kind": "sftp"});
+        let copied = |command: &str| json!({"command": command, "kind": "scp"});
+        let file = |status, operation: &str| ("ssh_file", status, json!({"operation": operation, "path": "/a"}));
+        let to = |to: &str| ("ssh_forward", EventStatus::Success, json!({"to": to}));
+        let opaque = |status| ("ssh_forward_opaque", status, json!({"carries": "tls"}));
+        let (success, denied) = (EventStatus::Success, EventStatus::Denied);
+        let cases = [
+            (vec![("ssh_transfer", success, sftp.clone())], vec![read.clone()]),
+            (
+                vec![("ssh_transfer", success, sftp.clone()), file(success, "read"), file(denied, "write")],
+                vec![read.clone()],
+            ),
+            (vec![("ssh_transfer", success, sftp), file(success, "list"), file(success, "mkdir")], vec![write.clone()]),
+            (vec![("ssh_transfer", success, copied("scp -f /a"))], vec![read.clone()]),
+            (vec![("ssh_transfer", success, copied("scp -t /a"))], vec![write.clone()]),
+            (vec![("ssh_transfer", success, copied("sudo scp -t /a"))], vec![exec("sudo scp -t /a"), write]),
+            (vec![("ssh_transfer", denied, copied("scp -t /a"))], vec![]),
+            (vec![to("db:5432")], vec![Action::SshForwardTo { to: tcp("db", 5432), opaque: false }]),
+            (vec![to("db:443"), opaque(success)], vec![Action::SshForwardTo { to: tcp("db", 443), opaque: true }]),
+            (
+                vec![to("/run/a"), opaque(denied)],
+                vec![Action::SshForwardTo { to: Destination::Path("/run/a".into()), opaque: false }],
+            ),
+            (
+                vec![("ssh_forward", success, json!({"to": "[::1]:22", "socket": "other"}))],
+                vec![Action::SshForwardTo { to: tcp("::1", 22), opaque: true }],
+            ),
+            (
+                vec![("ssh_forward", success, json!({"from": "0.0.0.0:8080", "port": 8080, "listening": true}))],
+                vec![Action::SshForwardFrom { at: tcp("0.0.0.0", 8080), opaque: false }],
+            ),
+            (
+                vec![("ssh_agent", success, json!({})), ("ssh_x11", success, json!({}))],
+                vec![Action::SshAgent, Action::SshX11],
+            ),
+        ];
+        let book = Book::new();
+        for (events, expected) in cases {
+            let (new, recording) = (new_session(), Uuid::now_v7());
+            book.open_session(new.clone()).await.unwrap();
+            for (kind, status, mut about) in events.clone() {
+                about["recording_id"] = recording.to_string().into();
+                book.add_event(new.session_id, Event::now(kind, status, about)).await.unwrap();
+            }
+            let mut done: Vec<Action> =
+                book.done_in(vec![new.session_id]).await.unwrap().into_iter().map(|(_, action)| action).collect();
+            done.sort_by_key(Action::event_kind);
+            assert_eq!(done, expected, "{events:?}");
+        }
     }
 
     #[tokio::test]

@@ -2,18 +2,22 @@
 //! died left open. Who lives is not decided here: callers name the dead.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::Error::FromSqlConversionFailure;
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::Store;
 use super::values::{Id, Json, Time};
 use crate::store::StoreError;
 
-/// An order to end a session that stands in the book.
+/// An order to end a session, or one channel of it, that stands in the book.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KillOrder {
     /// Which session.
     pub session: Uuid,
+    /// The channel's recording; `None`: all of the session.
+    pub recording: Option<Uuid>,
     /// Who ordered it, as it is shown.
     pub by: String,
     /// Why.
@@ -83,24 +87,25 @@ impl Store {
             .await
     }
 
-    /// The orders that stand for live sessions of this handle's process, each in the words of the first one given.
+    /// The orders that stand for live sessions of this handle's process: for each session in the words of the first one
+    /// given, and for single channels all that were given, also those that were carried out.
     pub async fn kill_orders(&self) -> Result<Vec<KillOrder>, StoreError> {
         let process = self.process;
         self.look_ups
             .call(move |db| {
                 let mut find = db.prepare_cached(
-                    "SELECT s.session_id, e.metadata ->> '$.by', e.metadata ->> '$.reason' FROM sessions s
-                     JOIN events e ON e.id = (
-                        SELECT id FROM events WHERE session = s.seq AND type = 'kill' ORDER BY id LIMIT 1)
-                     WHERE s.process IS ?1 AND s.killed = 1 AND s.end_time IS NULL",
+                    "SELECT s.session_id, e.metadata ->> '$.by', e.metadata ->> '$.reason',
+                        e.metadata ->> '$.recording_id'
+                     FROM sessions s JOIN events e ON e.session = s.seq AND e.type = 'kill'
+                     WHERE s.process IS ?1 AND s.end_time IS NULL AND (
+                        e.metadata ->> '$.recording_id' IS NOT NULL
+                        OR s.killed = 1 AND e.id = (
+                            SELECT id FROM events
+                            WHERE session = s.seq AND type = 'kill' AND metadata ->> '$.recording_id' IS NULL
+                            ORDER BY id LIMIT 1))
+                     ORDER BY e.id",
                 )?;
-                let orders = find.query_map([process.map(Id)], |row| {
-                    Ok(KillOrder {
-                        session: row.get::<_, Id>(0)?.0,
-                        by: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
-                        reason: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
-                    })
-                })?;
+                let orders = find.query_map([process.map(Id)], kill_order)?;
                 Ok(orders.collect::<Result<_, _>>()?)
             })
             .await
@@ -145,6 +150,16 @@ impl Store {
             })
             .await
     }
+}
+
+fn kill_order(row: &Row<'_>) -> rusqlite::Result<KillOrder> {
+    let recording = row.get::<_, Option<String>>(3)?.map(|id| id.parse());
+    Ok(KillOrder {
+        session: row.get::<_, Id>(0)?.0,
+        by: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
+        reason: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+        recording: recording.transpose().map_err(|error| FromSqlConversionFailure(3, Type::Text, Box::new(error)))?,
+    })
 }
 
 /// Ids as SQLite's `hex` writes them: a list of BLOBs cannot be bound.
@@ -266,8 +281,22 @@ mod tests {
         assert!(mine.kill_orders().await.unwrap().is_empty());
         assert_eq!(book.order_kill(ordered.session_id, kill("anna", "first")).await.unwrap(), Ordered::Live);
         assert_eq!(book.order_kill(ordered.session_id, kill("bert", "second")).await.unwrap(), Ordered::Live);
-        let order = KillOrder { session: ordered.session_id, by: "anna".into(), reason: "first".into() };
-        assert_eq!(mine.kill_orders().await.unwrap(), [order]);
+        let order = |recording, by: &str, reason: &str| KillOrder {
+            session: ordered.session_id,
+            recording,
+            by: by.into(),
+            reason: reason.into(),
+        };
+        assert_eq!(mine.kill_orders().await.unwrap(), [order(None, "anna", "first")]);
+        assert!(theirs.kill_orders().await.unwrap().is_empty());
+        let recording = testing::recording();
+        let id = recording.recording_id;
+        mine.add_recording(ordered.session_id, recording).await.unwrap();
+        let about = json!({"by": "carl", "reason": "this one", "recording_id": id});
+        let event = Event::now("kill", EventStatus::Success, about);
+        assert_eq!(book.order_channel_kill(ordered.session_id, id, event).await.unwrap(), Ordered::Live);
+        let both = [order(None, "anna", "first"), order(Some(id), "carl", "this one")];
+        assert_eq!(mine.kill_orders().await.unwrap(), both);
         assert!(theirs.kill_orders().await.unwrap().is_empty());
         book.close_session(ordered.session_id, time(END), Outcome::Killed, "first".into(), None).await.unwrap();
         assert!(mine.kill_orders().await.unwrap().is_empty());

@@ -1,7 +1,7 @@
 //! The life of a row: opened, written to, ordered down, closed.
 
 use jiff::Timestamp;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::values::{Id, Json, Time, Word};
@@ -119,6 +119,23 @@ impl Store {
             .await
     }
 
+    /// Writes an order to end one channel of a session, by its recording: the event, or nothing if one of them has
+    /// ended. A channel that is not recorded is known by the events about it; whether it is open is not known here.
+    pub async fn order_channel_kill(
+        &self,
+        session: Uuid,
+        recording: Uuid,
+        event: Event,
+    ) -> Result<Ordered, StoreError> {
+        self.writes
+            .call(move |db| match channel(db, session, recording)? {
+                Some((number, true)) => insert_event(db, number, &event).map(|()| Ordered::Live),
+                Some((_, false)) => Ok(Ordered::Ended),
+                None => Ok(Ordered::Unknown),
+            })
+            .await
+    }
+
     /// Closes a session. The first end stands: closing twice changes nothing.
     ///
     /// A session with an order to end it ends as `killed` with that order's reason, whatever `outcome` says: the order
@@ -139,7 +156,8 @@ impl Store {
                         outcome = iif(killed, 'killed', ?3), killed = killed OR ?3 = 'killed',
                         end_reason = iif(killed AND ?3 <> 'killed', coalesce((
                             SELECT json_extract(metadata, '$.reason') FROM events
-                            WHERE session = seq AND type = 'kill' ORDER BY id LIMIT 1), ?4), ?4),
+                            WHERE session = seq AND type = 'kill' AND metadata ->> '$.recording_id' IS NULL
+                            ORDER BY id LIMIT 1), ?4), ?4),
                         remaining = iif(killed OR ?3 = 'killed', coalesce(?5, 'unknown'), NULL)
                      WHERE session_id = ?1 AND end_time IS NULL",
                 )?;
@@ -156,6 +174,24 @@ impl Store {
 fn number(db: &Connection, session: Uuid) -> Result<i64, StoreError> {
     let mut find = db.prepare_cached("SELECT seq FROM sessions WHERE session_id = ?1")?;
     one_number(&mut find, session)?.ok_or(StoreError::UnknownSession)
+}
+
+/// The number of a channel's session, and whether both may still be open.
+fn channel(db: &Connection, session: Uuid, recording: Uuid) -> Result<Option<(i64, bool)>, StoreError> {
+    let mut recorded = db.prepare_cached(
+        "SELECT s.seq, s.end_time IS NULL AND r.end_time IS NULL
+         FROM sessions s JOIN recordings r ON r.session = s.seq WHERE s.session_id = ?1 AND r.recording_id = ?2",
+    )?;
+    let both = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    if let Some(found) = recorded.query_row(params![Id(session), Id(recording)], both).optional()? {
+        return Ok(Some(found));
+    }
+    let mut told = db.prepare_cached(
+        "SELECT s.seq, s.end_time IS NULL FROM sessions s WHERE s.session_id = ?1 AND EXISTS (
+            SELECT 1 FROM events
+            WHERE session = s.seq AND type <> 'kill' AND metadata ->> '$.recording_id' = ?2)",
+    )?;
+    Ok(told.query_row(params![Id(session), recording.to_string()], both).optional()?)
 }
 
 fn one_number(statement: &mut CachedStatement<'_>, session: Uuid) -> Result<Option<i64>, StoreError> {
@@ -414,6 +450,40 @@ mod tests {
         let ended = row(&book, &new).await;
         assert_eq!((ended.killed, ended.outcome), (true, Some(Outcome::Killed)));
         assert_eq!((ended.end_reason.as_deref(), ended.remaining.as_deref()), (Some("first"), Some("unknown")));
+    }
+
+    #[tokio::test]
+    async fn an_order_for_a_channel_is_no_order_for_its_session() {
+        let book = Book::new();
+        let (new, other) = (opened(&book).await, opened(&book).await);
+        let recording = testing::recording();
+        let id = recording.recording_id;
+        book.add_recording(new.session_id, recording).await.unwrap();
+        let order = |id: Uuid| {
+            let about = json!({"by": "admin@example.com", "reason": "this one", "recording_id": id});
+            Event::now("kill", EventStatus::Success, about)
+        };
+        let ordered = async |session, id| book.order_channel_kill(session, id, order(id)).await.unwrap();
+        assert_eq!(ordered(new.session_id, Uuid::now_v7()).await, Ordered::Unknown);
+        assert_eq!(ordered(other.session_id, id).await, Ordered::Unknown, "it is another session's");
+        assert_eq!(row(&book, &new).await.events, new.events);
+        assert_eq!(ordered(new.session_id, id).await, Ordered::Live);
+        assert_eq!(row(&book, &new).await.events.last().unwrap().kind, "kill");
+        assert!(!row(&book, &new).await.killed);
+        // One that is not recorded is known by what was told of it, and not by an order alone.
+        let told = Event::now("ssh_exec", EventStatus::Success, json!({"recording_id": Uuid::nil()}));
+        assert_eq!(ordered(other.session_id, Uuid::nil()).await, Ordered::Unknown);
+        book.add_event(other.session_id, told).await.unwrap();
+        assert_eq!(ordered(other.session_id, Uuid::nil()).await, Ordered::Live);
+        book.finish_recording(id, time(END), RecordingState::Complete, 1, None).await.unwrap();
+        assert_eq!(ordered(new.session_id, id).await, Ordered::Ended);
+        // The session's own order has other words.
+        book.order_kill(new.session_id, kill("all of it")).await.unwrap();
+        close(&book, &new, Outcome::ClientGone, "the client went away").await;
+        assert_eq!(row(&book, &new).await.end_reason.as_deref(), Some("all of it"));
+        close(&book, &other, Outcome::Closed, "closed").await;
+        assert_eq!(row(&book, &other).await.outcome, Some(Outcome::Closed));
+        assert_eq!(ordered(other.session_id, Uuid::nil()).await, Ordered::Ended);
     }
 
     #[tokio::test]

@@ -123,6 +123,13 @@ impl Api {
         let path = format!("/api/v1/session/{}/{}", row.socket_id, row.session_id);
         self.call(Method::PUT, &path, Some(json!({"killed": true, "reason": reason}))).await
     }
+
+    /// Ends one channel of a session.
+    pub async fn try_kill_channel(&self, row: &SessionRow, recording: Uuid, reason: &str) -> Answer {
+        let path = format!("/api/v1/session/{}/{}", row.socket_id, row.session_id);
+        let order = json!({"killed": true, "reason": reason, "recording_id": recording});
+        self.call(Method::PUT, &path, Some(order)).await
+    }
 }
 
 impl Answer {
