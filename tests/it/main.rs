@@ -40,3 +40,4 @@ mod verify;
 mod warnings;
 mod watch;
 mod watch_cli;
+mod ways_in;
