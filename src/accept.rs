@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::address::customer;
@@ -109,6 +110,11 @@ impl Doors {
     /// The same doors and limits, whose connections are waited for apart.
     pub fn apart(&self) -> Self {
         Self { shared: self.shared.clone(), tasks: TaskTracker::new() }
+    }
+
+    /// Has a connection that another's doors accepted waited for here too, for as long as the answer lives.
+    pub fn adopt(&self) -> TaskTrackerToken {
+        self.tasks.token()
     }
 
     /// Accepts until `stop`. Each connection runs `serve` in a task of its own.

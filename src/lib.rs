@@ -20,7 +20,8 @@
 //!                  (what may be printed)
 //!   config/        TOML as typed (raw, read) -> checked values (check, sockets, policies), or mistakes with their places;
 //!                  lenient (without secrets, for tools), in_force (what the gateway serves by, for the same)
-//!   gateway/       builds everything, runs, drains; the only module that knows all others. listeners, handover (upgrades),
+//!   gateway/       builds everything, runs, drains; the only module that knows all others. listeners, first_bytes (what is
+//!                  spoken on the one port for all), handover (upgrades),
 //!                  processes (several on one book), control (the wire between them), changes (what they hear through the
 //!                  book), locks (into force), people (who signed in), reload (a changed file), clock (one that is set),
 //!                  notify (the service manager), memory (gives it back)
@@ -42,7 +43,7 @@
 //!                  random, dev_issuer (a provider for demo and tests)
 //!   policy/        may they: policies (finds the rules about a visit), rules and their parts (when, rights, exec), lock,
 //!                  decide() -> Permit, Permit::check() -> Grant, outlook (asks ahead), explain (why, rule by rule)
-//!   session/       registry (open, kill, drain, close), in_force (rules, locks and sockets, replaced as one), live (a
+//!   session/       registry (open, kill, drain, close), guests (inside without a session), in_force (rules, locks and sockets, replaced as one), live (a
 //!                  session and what it does; asks the policy), minder (asks again when something changes), warning (of
 //!                  an end), revocations, denied (rows of denials), recording (a channel's tap and row), end (why it
 //!                  ended), kill and cut (streams that die with their line), flow (how much a channel may hold)
@@ -59,8 +60,8 @@
 //!   upstream/      dial and start: ssh/ (a server: host_key, host_certificate, known_hosts, login, tunnel through a jump
 //!                  host), shell/ (this host: as oneself in demo, in serve as another user, by a helper that was there
 //!                  before everything else), reach (where forwards may lead), tcp (forwards from this host)
-//!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is
-//!                  said in a terminal in between)
+//!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, lobby/ (who named no socket: the
+//!                  menu, and `ssh -J`), channel, relay, notices (what is said in a terminal in between)
 //!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,
 //!                  credentials, policy/ (the rules, and what they answer), health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for
 //!                  the command line), pages/ (sign-in, tokens); live (what they act on); HTTPS
@@ -135,6 +136,8 @@
 //!    remembered key, or a link from `identity/link`. The browser goes through
 //!    `api/pages/link.rs` and `sign_in.rs` to the provider (`identity/oidc`), approves, and shows the digits that the
 //!    terminal asks for. Where a rule wants a newer or another sign-in, the same is done once more (`step_up`).
+//!    Who named no socket waits in the lobby (`lobby/`) until one is picked; `ssh -J` runs the whole of this once more
+//!    inside, on a connection of its own that inherits who it is.
 //! 4. `session/registry.rs` `open`: enrols, asks `policy/decide.rs`, writes the row. `proto/ssh/connection.rs` dials at
 //!    once (`upstream/mod.rs`), while the client opens its channel.
 //! 5. `proto/ssh/channel.rs`: collects terminal and environment, checks `shell` or `exec`, opens the recording

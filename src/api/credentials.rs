@@ -20,7 +20,9 @@ use super::{ApiError, Shared, body};
 use crate::error::{Fault, UserFacing};
 use crate::identity::Identity;
 use crate::identity::sign_ins::{NotCertified, SignInError};
+use crate::identity::ssh_ca::SshCa;
 use crate::identity::tokens::{Caller, Scope};
+use crate::socket::Protocol;
 use crate::store::{SignInRow, SignInsOf};
 
 /// The keys to be certified. Either may be left out.
@@ -111,18 +113,22 @@ pub(super) struct Revoked {
 )]
 pub(super) async fn certify(
     State(shared): State<Shared>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
     caller: Caller,
     parameters: Parameters,
     request: Request,
 ) -> Result<Json<Credentials>, ApiError> {
-    let (sign_in, _) = own_sign_in(&shared, &caller).await?;
+    let (sign_in, who) = own_sign_in(&shared, &caller).await?;
     parameters.finish()?;
     let keys: Keys = body::read(request).await?;
     let certified =
         shared.api.sign_ins.certify(sign_in, keys.ssh_public_key.as_deref(), keys.x509_csr.as_deref()).await?;
+    // With `ssh -J` a socket is a host: the gateway stands for those that this person knows.
+    let sockets = (shared.api.reachable)(who, client.ip().to_canonical());
+    let names = sockets.iter().filter(|socket| socket.protocol == Protocol::Ssh).map(|socket| socket.name.clone());
     Ok(Json(Credentials {
         ssh_certificate: certified.ssh_certificate,
-        ssh_known_hosts: certified.ssh_known_hosts,
+        ssh_known_hosts: SshCa::known_hosts_with(&certified.ssh_known_hosts, names),
         x509_certificate: certified.x509_certificate,
         ca: certified.ca,
         expires: certified.expires,

@@ -149,7 +149,7 @@ fn demo_config(data_dir: PathBuf, https: SocketAddr, ssh: SocketAddr) -> Config 
         file: PathBuf::from("demo"),
         text: String::new(),
         gateway: config::Gateway { domain: "localhost".into(), public_url, data_dir, proxy_protocol_from: Vec::new() },
-        listen: config::Listen { https, ssh },
+        listen: config::Listen { https, ssh, all: None },
         tls: None,
         oidc: config::Oidc {
             issuer: String::new(),

@@ -111,7 +111,8 @@ impl Checker<'_, '_> {
         let raw = table.get_ref();
         let https = self.address(raw.https.as_ref()?);
         let ssh = self.address(raw.ssh.as_ref()?);
-        Some(Listen { https: https?, ssh: ssh? })
+        let all = raw.all.as_ref().map(|typed| self.address(typed));
+        Some(Listen { https: https?, ssh: ssh?, all: all.map_or(Some(None), |all| all.map(Some))? })
     }
 
     fn tls(&mut self, table: &Spanned<raw::Tls>) -> Option<Tls> {

@@ -106,6 +106,8 @@ pub struct Listen {
     pub https: SocketAddr,
     /// SSH.
     pub ssh: SocketAddr,
+    /// Both on one port, told apart by their first bytes.
+    pub all: Option<SocketAddr>,
 }
 
 /// A configured certificate for HTTPS. The key was checked to belong to it.

@@ -65,6 +65,7 @@ pub struct Gateway {
 pub struct Listen {
     pub https: Text,
     pub ssh: Text,
+    pub all: Text,
 }
 
 /// `[tls]`

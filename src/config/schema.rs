@@ -29,7 +29,7 @@ pub fn tables() -> &'static [Table] {
         vec![
             table::<raw::Raw>("", &[]),
             table::<raw::Gateway>("gateway", &[]),
-            table::<raw::Listen>("listen", &["postgres", "mysql", "all"]),
+            table::<raw::Listen>("listen", &["postgres", "mysql"]),
             table::<raw::Tls>("tls", &[]),
             table::<raw::Oidc>("oidc", &[]),
             table::<raw::Roles>("roles", &[]),

@@ -30,7 +30,8 @@ pub fn sockets(
     let mut names: HashMap<&str, ()> = HashMap::new();
     let mut addresses = Addresses::default();
     let shared = listen.get_ref();
-    for (what, typed) in [("[listen] https", &shared.https), ("[listen] ssh", &shared.ssh)] {
+    let doors = [("[listen] https", &shared.https), ("[listen] ssh", &shared.ssh), ("[listen] all", &shared.all)];
+    for (what, typed) in doors {
         typed.iter().for_each(|typed| addresses.take(typed, what.to_owned(), check));
     }
     let mut good = Vec::new();

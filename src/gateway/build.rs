@@ -110,8 +110,10 @@ impl Gateway {
         let host_key = ssh::host_key(&data.join("ssh_host_ed25519_key"))?;
         // By now everything that must not be reached is there.
         shells::vouch(helper.as_ref(), &config, &listeners.sockets).await?;
+        let host = ssh::HostKey::new(host_key, host_ca, config.gateway.domain.clone());
         let front = ssh::Front {
-            config: Arc::new(ssh::server_config(host_key, &host_ca, &host_names)?),
+            config: Arc::new(host.config(&host_names)?),
+            host,
             rules: rules.clone(),
             sessions: sessions.clone(),
             links: links.clone(),

@@ -23,7 +23,7 @@ pub struct Listeners {
 
 /// A listening socket and what is behind it.
 pub(super) struct Door {
-    /// As in the configuration: `https`, `ssh`, or `socket-NAME`.
+    /// As in the configuration: `https`, `ssh`, `all`, or `socket-NAME`.
     pub(super) name: String,
     pub(super) leads_to: LeadsTo,
     pub(super) listener: TcpListener,
@@ -36,6 +36,8 @@ pub(super) enum LeadsTo {
     Https,
     /// SSH: to the socket that the client names, or to this one.
     Ssh(Option<Arc<Socket>>),
+    /// Whichever of the two the client's first bytes are of.
+    All,
 }
 
 /// Listening sockets that were there before this process.
@@ -59,6 +61,10 @@ impl Listeners {
             Door { name: "https".into(), leads_to: LeadsTo::Https, listener: https },
             Door { name: "ssh".into(), leads_to: LeadsTo::Ssh(None), listener: ssh },
         ];
+        if let Some(address) = config.listen.all {
+            let (listener, _) = inherited.open("all", "listen.all", address).await?;
+            doors.push(Door { name: "all".into(), leads_to: LeadsTo::All, listener });
+        }
         let sockets: Vec<Arc<Socket>> = std::mem::take(&mut config.sockets).into_iter().map(Arc::new).collect();
         for socket in &sockets {
             if let Some(address) = socket.listen {

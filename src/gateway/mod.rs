@@ -1,7 +1,7 @@
 //! Builds everything, runs, hands over, drains. The only module that knows all others.
 //!
 //! `build` makes the parts and `settings` what they want to know, `run` is the life of a process, `listeners` where to
-//! listen, `handover` how a new process takes over from an old one, `processes` what the processes of one gateway owe each
+//! listen, `first_bytes` which protocol a client speaks there, `handover` how a new process takes over from an old one, `processes` what the processes of one gateway owe each
 //! other, `control` the wire between them, `changes` what they hear from each other through the book, `locks` puts the
 //! book's locks into force, `people` hears who signed in, `notify` what the service manager hears, `shells` that no built-in shell
 //! reaches what the gateway keeps. `reload` takes over a
@@ -11,6 +11,7 @@ mod build;
 mod changes;
 mod clock;
 mod control;
+mod first_bytes;
 mod handover;
 mod listeners;
 mod locks;

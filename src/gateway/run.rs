@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::control::{self, Answer, Line, Order};
+use super::first_bytes::{self, Spoken};
 use super::handover::{Held, Phase, Turn};
 use super::listeners::LeadsTo;
 use super::processes::{Process, Processes};
@@ -24,6 +25,9 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// How long an older process may take to close its rows, beyond its drain.
 const LAST_ROWS: Duration = Duration::from_secs(15);
+
+/// How long connections of the port for all may take until it is known what they are.
+const FIRST_BYTES: Duration = first_bytes::PATIENCE.saturating_add(Duration::from_secs(1));
 
 /// Between two tries to open a door.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -51,7 +55,14 @@ impl Gateway {
         let last_spans = CancellationToken::new();
         let tracing = telemetry.traces.map(|traces| tokio::spawn(traces.run(last_spans.clone())));
         let web_doors = ssh_doors.apart();
-        let behind = Behind { front, https, ssh_doors: ssh_doors.clone(), web_doors: web_doors.clone() };
+        let all_doors = ssh_doors.apart();
+        let behind = Behind {
+            front,
+            https,
+            ssh_doors: ssh_doors.clone(),
+            web_doors: web_doors.clone(),
+            all_doors: all_doors.clone(),
+        };
         let on_call = tokio::spawn(answer_other_processes(&process, turn.clone(), sessions.clone(), told.clone()));
         let stopping = stop.clone();
         tokio::spawn(async move {
@@ -97,6 +108,8 @@ impl Gateway {
                 leave.cancel();
                 tracing::info!(sessions = sessions.count(), "a newer process has taken over: serving what is left");
                 let left = async {
+                    // What was accepted in the last moment finds its way first.
+                    let _ = tokio::time::timeout(FIRST_BYTES, all_doors.until_empty()).await;
                     ssh_doors.until_empty().await;
                     // Downloads too. What is left of them then is cut by `stop`.
                     let _ = tokio::time::timeout(config.limits.drain, web_doors.until_empty()).await;
@@ -141,11 +154,14 @@ impl Gateway {
 }
 
 /// What is behind the doors.
+#[derive(Clone)]
 struct Behind {
     front: Arc<ssh::Front>,
     https: Https,
     ssh_doors: Doors,
     web_doors: Doors,
+    /// What the one port for all accepted. Waited for with the others, once it is known what it is.
+    all_doors: Doors,
 }
 
 impl Behind {
@@ -196,6 +212,14 @@ impl Behind {
                         doors.accept("https", listener, pause, serve).await;
                     });
                 }
+                LeadsTo::All => {
+                    let (doors, all) = (self.all_doors.clone(), self.clone());
+                    accepting.spawn(async move {
+                        let Some(listener) = until_open(&pause, open).await else { return };
+                        let serve = move |stream, ends| somebody(all.clone().serve_either(stream, ends));
+                        doors.accept("all", listener, pause, serve).await;
+                    });
+                }
                 LeadsTo::Ssh(fixed) => {
                     let (doors, front) = (self.ssh_doors.clone(), self.front.clone());
                     accepting.spawn(async move {
@@ -209,6 +233,21 @@ impl Behind {
             }
         }
         accepting
+    }
+
+    /// Serves one connection of the port for all; whether anybody became known on it.
+    async fn serve_either(self, stream: TcpStream, ends: Ends) -> bool {
+        match first_bytes::look(&stream).await {
+            Some(Spoken::Ssh) => {
+                let _held = self.ssh_doors.adopt();
+                Box::pin(ssh::serve(self.front, stream, ends.client, ends.reached, None)).await
+            }
+            Some(Spoken::Tls) => {
+                let _held = self.web_doors.adopt();
+                Box::pin(self.https.serve(stream, ends.client)).await
+            }
+            None => false,
+        }
     }
 }
 

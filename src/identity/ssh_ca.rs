@@ -170,6 +170,16 @@ impl SshCa {
         Ok(format!("@cert-authority {} {}", patterns.join(","), self.public_key()?))
     }
 
+    /// Such a line, with more names of hosts that it stands for.
+    pub fn known_hosts_with(line: &str, names: impl Iterator<Item = String>) -> String {
+        let more: String = names.flat_map(|name| [format!(",{name}"), format!(",[{name}]:*")]).collect();
+        let mut words = line.splitn(3, ' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some(mark), Some(patterns), Some(key)) => format!("{mark} {patterns}{more} {key}"),
+            _ => line.to_owned(),
+        }
+    }
+
     /// Certifies a person's key.
     pub fn certify_user(&self, about: &UserCertificate<'_>) -> Result<Certificate, SshCaError> {
         let (from, until) = (seconds(about.from), seconds(about.until));
@@ -506,6 +516,14 @@ mod tests {
         let start = "@cert-authority access.example.com,[access.example.com]:*,*.access.example.com,[*.access.example.com]:* ssh-ed25519 AAAA";
         assert!(line.starts_with(start), "{line}");
         assert_eq!(line.split(' ').count(), 4, "no comment: {line}");
+    }
+
+    #[test]
+    fn a_line_of_known_hosts_takes_more_names() {
+        let line = "@cert-authority a.example.com,[a.example.com]:* ssh-ed25519 AAAA";
+        let more = SshCa::known_hosts_with(line, ["web".to_owned()].into_iter());
+        assert_eq!(more, "@cert-authority a.example.com,[a.example.com]:*,web,[web]:* ssh-ed25519 AAAA");
+        assert_eq!(SshCa::known_hosts_with("", ["web".to_owned()].into_iter()), "");
     }
 
     #[test]

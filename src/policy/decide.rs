@@ -279,6 +279,11 @@ impl Denied {
         Self::plain(socket, Cause::NoSocket, format!("there is no socket {} any more", shown(socket)))
     }
 
+    /// The socket does not take the way in which they signed in.
+    pub fn way_in(socket: &str, reason: String) -> Self {
+        Self::plain(socket, Cause::SignInKind, reason)
+    }
+
     /// There are too many sessions already.
     pub fn too_many(socket: &str, reason: String) -> Self {
         Self::plain(socket, Cause::TooMany, reason)

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::guests::Guests;
 use super::live::{Live, Person};
 use super::minder::mind;
 use super::revocations::{REVOKED, Revocations};
@@ -80,6 +81,8 @@ pub(super) struct Shared {
     pub(super) live: Mutex<HashMap<Uuid, Arc<Live>>>,
     /// What was revoked lately.
     pub(super) revocations: Revocations,
+    /// Who is inside without a session.
+    pub(super) guests: Guests,
     pace: Pace<Person>,
     /// Set under the lock of `live`: from then on nobody is enrolled.
     stopping: AtomicBool,
@@ -130,6 +133,7 @@ impl Sessions {
         let shared = Shared {
             pace: Pace::new(settings.sessions_per_minute),
             revocations: Revocations::default(),
+            guests: Guests::default(),
             settings,
             store,
             recordings,
@@ -326,7 +330,7 @@ impl Sessions {
     /// Looked at after it is enrolled, so that two at once do not both find the last place, and what is revoked meanwhile
     /// finds it here or there.
     fn check_room(&self, live: &Live, since: Instant) -> Result<(), Denied> {
-        if self.0.revocations.hit(live, since) {
+        if self.0.revocations.hit(live.sign_in, live.identity().email(), since) {
             return Err(Denied::too_many(live.socket(), REVOKED.into()));
         }
         let most = self.0.settings.sessions_per_user as usize;

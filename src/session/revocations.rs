@@ -3,7 +3,7 @@
 //! A revocation is kept for a while too: whoever proved who they are before it, and is still on the way in, must not slip
 //! past it.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -54,7 +54,9 @@ impl Sessions {
     fn revoke(&self, what: Revoked) -> usize {
         // Before it looks for what is live: who is at the door meanwhile finds it here.
         self.0.revocations.note(what.clone());
-        let live: Vec<_> = lock(&self.0.live).values().filter(|live| what.is_of(live)).cloned().collect();
+        self.0.guests.send_away(&what);
+        let is_meant = |live: &&Arc<Live>| what.is_of(live.sign_in, live.identity().email());
+        let live: Vec<_> = lock(&self.0.live).values().filter(is_meant).cloned().collect();
         live.iter().for_each(|live| live.end(End::IdentityLost(format!("session ended: {REVOKED}"))));
         live.len()
     }
@@ -74,16 +76,17 @@ impl Revocations {
     }
 
     /// Whether it was revoked `since` then.
-    pub(super) fn hit(&self, live: &Live, since: Instant) -> bool {
-        lock(&self.0).iter().any(|(at, what)| *at >= since && what.is_of(live))
+    pub(super) fn hit(&self, sign_in: Option<Uuid>, email: &str, since: Instant) -> bool {
+        lock(&self.0).iter().any(|(at, what)| *at >= since && what.is_of(sign_in, email))
     }
 }
 
 impl Revoked {
-    fn is_of(&self, live: &Live) -> bool {
+    /// Whether it is about who came in by this sign-in, with this e-mail address.
+    pub(super) fn is_of(&self, sign_in: Option<Uuid>, email: &str) -> bool {
         match self {
-            Self::SignIn(id) => live.sign_in == Some(*id),
-            Self::Person(email) => live.identity().email().to_lowercase() == *email,
+            Self::SignIn(id) => sign_in == Some(*id),
+            Self::Person(revoked) => email.to_lowercase() == *revoked,
         }
     }
 }

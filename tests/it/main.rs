@@ -47,3 +47,4 @@ mod verify;
 mod warnings;
 mod watch;
 mod watch_cli;
+mod ways_in;

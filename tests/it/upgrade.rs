@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::ssh::Running;
-use crate::harness::{Gateway, SOON, Setup, Ssh, Sshd, eventually, gate, noise, process, within};
+use crate::harness::{Gateway, SOON, Setup, Ssh, Sshd, eventually, free_port, gate, noise, process, within};
 
 /// What is downloaded across an upgrade.
 const FILE: usize = 100 << 20;
@@ -425,4 +425,21 @@ async fn a_stop_is_for_all_processes() {
     gateway.start_again().await;
     let rows = gateway.admin().await.rows("page_size=2").await;
     assert!(rows.iter().all(|row| row.outcome == Some(Outcome::Shutdown)), "{rows:?}");
+}
+
+#[tokio::test]
+async fn the_one_port_for_all_goes_on_with_what_came_by_it() {
+    let sshd = Sshd::start().await;
+    let port = free_port().to_string();
+    let gateway = Setup::new().ssh("web", &sshd).listen(&format!("all = \"127.0.0.1:{port}\"")).start().await;
+    let family = Family::of(&gateway);
+    let ssh = gateway.signed_in("alice", "web").await;
+    let mut cat = ssh.start(&["-p", &port, "web@gate", "cat"]);
+    echoes(&mut cat).await;
+    let new = family.upgrade(&gateway, gateway.pid()).await;
+    echoes(&mut cat).await;
+    assert_eq!(ssh.start(&["-p", &port, "web@gate", "echo new"]).finish(SOON).await.ok(), "new\n");
+    assert_eq!(cat.finish(SOON).await.status, Some(0));
+    gone(gateway.pid()).await;
+    assert_eq!(family.pids(), [new]);
 }

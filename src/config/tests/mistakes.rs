@@ -56,6 +56,10 @@ fn every_mistake_is_told_at_its_place() {
             "2:7 0.0.0.0:8443 is where [listen] https listens | choose another port",
         ),
         (
+            "[listen]\nall = \"0.0.0.0:2222\"\n".into(),
+            "2:7 0.0.0.0:2222 is where [listen] ssh listens | choose another port",
+        ),
+        (
             good.replace("type", "listen = \"127.0.0.1:2222\"\ntype"),
             "3:10 127.0.0.1:2222 is where [listen] ssh listens | choose another port",
         ),

@@ -12,6 +12,7 @@ use super::carried::Carried;
 use super::connection::Connection;
 use super::files::{self, Transfer};
 use super::lent;
+use super::lobby::menu;
 use super::notices::Notices;
 use super::relay::Relay;
 use crate::error::UserFacing;
@@ -98,14 +99,23 @@ pub(super) enum Did {
 
 /// Runs one channel from its opening to its close.
 pub(super) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, handle: Handle, flow: Arc<Flow>) {
-    let Some(session) = connection.session() else { return };
     let id = channel.id();
     let (read, write) = channel.split();
     let mut client = Client { from: FromClient { read, flow }, to: ToClient { write, handle, id, speaks: true } };
     let prepared = tokio::select! {
         biased;
-        () = session.until_ending() => None,
+        () = connection.until_ending() => None,
         prepared = prepare(&mut client.from) => prepared,
+        () = connection.until_lobby_closes() => None,
+    };
+    let (session, prepared) = match (connection.session(), prepared) {
+        (Some(session), prepared) => (session, prepared),
+        (None, Some((program, mut wishes))) => {
+            let chosen = Box::pin(menu::choose(&connection, &mut client, &program, &mut wishes.how.terminal)).await;
+            let Some(session) = chosen else { return };
+            (session, Some((program, wishes)))
+        }
+        (None, None) => return client.to.close().await,
     };
     match prepared {
         Some((Program::Subsystem(name), _)) if name != SFTP => {
@@ -430,6 +440,16 @@ impl ToClient {
 
     pub(super) async fn close(&self) {
         let _ = self.write.close().await;
+    }
+
+    /// Ends the channel as a program that did all it was asked to do.
+    pub(super) async fn done(&self) {
+        let ended = async {
+            self.exit_status(0).await;
+            self.eof().await;
+            self.close().await;
+        };
+        let _ = timeout(super::GOODBYE, ended).await;
     }
 
     /// Says why on stderr and closes, without a status: the program did not end, it was ended.

@@ -20,10 +20,51 @@ pub(super) const SMALL_WINDOW: u32 = 64 << 10;
 /// Messages a channel may queue. Bytes are bounded by [`crate::session::Flow`], long before this.
 const CHANNEL_MESSAGES: usize = 1 << 18;
 
+/// The longest label of a name (RFC 1035 section 2.3.4).
+const LONGEST_LABEL: usize = 63;
+
 /// The host key's certificate begins earlier than it is made, because clocks differ, and outlives the process: a start
 /// makes another.
 const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(1);
 const CERTIFIED_FOR: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
+
+/// The gateway's host key and the authority that vouches for it.
+pub struct HostKey {
+    key: PrivateKey,
+    ca: SshCa,
+    domain: String,
+}
+
+impl HostKey {
+    /// `domain` is where the sockets' own names are: `<socket>.<domain>`.
+    pub fn new(key: PrivateKey, ca: SshCa, domain: String) -> Self {
+        Self { key, ca, domain }
+    }
+
+    /// The name of the socket that the client means by this host: `SOCKET` or `SOCKET.DOMAIN`.
+    pub(super) fn socket_of<'a>(&self, host: &'a str) -> &'a str {
+        let label = host.strip_suffix(self.domain.as_str()).and_then(|label| label.strip_suffix('.'));
+        label.filter(|label| !label.is_empty()).unwrap_or(host)
+    }
+
+    /// For the connections that lead to this socket through the gateway: the key is certified for its names, written out,
+    /// because OpenSSH before 10.3 takes no pattern in a certificate. Where there is no such socket, for the name in the
+    /// gateway's own domain alone, so that the client comes as far as the words that say so. `None`: this is no name.
+    pub(super) fn config_of(&self, socket: &str, exists: bool) -> Result<Option<Config>, HostKeyError> {
+        let is_label_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !(1..=LONGEST_LABEL).contains(&socket.len()) || !socket.bytes().all(is_label_byte) {
+            return Ok(None);
+        }
+        let alone = exists.then(|| socket.to_owned());
+        let names: Vec<String> = alone.into_iter().chain([format!("{socket}.{}", self.domain)]).collect();
+        server_config(self.key.clone(), &self.ca, &names).map(Some)
+    }
+
+    /// For all others.
+    pub fn config(&self, names: &[String]) -> Result<Config, HostKeyError> {
+        server_config(self.key.clone(), &self.ca, names)
+    }
+}
 
 /// The host key cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +98,7 @@ pub enum HostKeyError {
 /// passphrases. TCP's do the work.
 ///
 /// The host key is certified by `ca` for these names, for clients that trust it (`@cert-authority`); others see the key.
-pub fn server_config(host_key: PrivateKey, ca: &SshCa, names: &[String]) -> Result<Config, HostKeyError> {
+fn server_config(host_key: PrivateKey, ca: &SshCa, names: &[String]) -> Result<Config, HostKeyError> {
     let keys = Preferred::DEFAULT.key.iter().filter(|key| !matches!(key, Algorithm::Rsa { hash: None })).cloned();
     let now = Timestamp::now();
     let (from, until) = (now - CLOCK_DIFFERENCE, now + CERTIFIED_FOR);
@@ -112,6 +153,32 @@ mod tests {
         assert!(offered.contains(&kex::CURVE25519) && offered.contains(&kex::MLKEM768X25519_SHA256));
         assert!(offered.contains(&kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER));
         assert!(!offered.contains(&kex::DH_G14_SHA256) && !offered.contains(&kex::DH_GEX_SHA256));
+    }
+
+    #[test]
+    fn a_host_behind_the_gateway_is_a_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = SshCa::load_or_create(&directory.path().join("ca")).unwrap();
+        let key = host_key(&directory.path().join("key")).unwrap();
+        let host = HostKey::new(key, ca, "access.example.com".into());
+        let table = [
+            ("web", "web"),
+            ("web.access.example.com", "web"),
+            ("web.example.com", "web.example.com"),
+            ("access.example.com", "access.example.com"),
+            (".access.example.com", ".access.example.com"),
+            ("webaccess.example.com", "webaccess.example.com"),
+        ];
+        for (host_name, socket) in table {
+            assert_eq!(host.socket_of(host_name), socket);
+        }
+        let names = |socket, exists| {
+            let config = host.config_of(socket, exists).unwrap();
+            config.map(|config| config.certificates[0].valid_principals().to_vec())
+        };
+        assert_eq!(names("web", true), Some(vec!["web".into(), "web.access.example.com".into()]));
+        assert_eq!(names("nix", false), Some(vec!["nix.access.example.com".into()]));
+        assert_eq!([names("", false), names("a.b", false), names("*", false)], [None, None, None]);
     }
 
     #[test]

@@ -19,9 +19,11 @@ use tracing::Instrument;
 
 use super::Front;
 use super::lent::Lent;
+use super::lobby::{self, Lobby};
+use super::sign_in::Known;
 use crate::policy::Grant;
 use crate::session::{Flow, Held, KillLine, Session};
-use crate::socket::{Socket, UpstreamSpec};
+use crate::socket::{Protocol, Socket, UpstreamSpec};
 use crate::store::{Event, EventStatus};
 use crate::upstream::{self, OnBehalf, Upstream, UpstreamError};
 
@@ -31,6 +33,14 @@ const REFUSALS_NOTED: usize = 50;
 /// One dial, awaited by every channel.
 type Dial = Shared<BoxFuture<'static, Result<Arc<Upstream>, UpstreamError>>>;
 
+/// What a connection inside of another one has from it.
+pub(super) struct Inner {
+    /// The socket that it leads to.
+    pub(super) socket: String,
+    /// Who the outer one's person is.
+    pub(super) known: Known,
+}
+
 /// One client connection.
 pub(super) struct Connection {
     pub(super) front: Arc<Front>,
@@ -39,9 +49,12 @@ pub(super) struct Connection {
     pub(super) fixed: Option<Arc<Socket>>,
     pub(super) software: String,
     pub(super) line: KillLine,
+    /// Set where it came through another one.
+    pub(super) inner: Option<Inner>,
     /// The accept loop's span: russh runs its loop in a task of its own, outside of it.
     pub(super) span: tracing::Span,
     session: watch::Sender<Option<Arc<Session>>>,
+    lobby: watch::Sender<Option<Arc<Lobby>>>,
     deadline: watch::Sender<Instant>,
     dial: OnceLock<Dial>,
     flows: Mutex<HashMap<ChannelId, Arc<Flow>>>,
@@ -54,6 +67,8 @@ pub(super) struct Connection {
     /// What the client has lent to the upstream.
     pub(super) lent: Lent,
     handle: OnceLock<Handle>,
+    /// The client's software, as it names itself.
+    version: OnceLock<String>,
 }
 
 impl Connection {
@@ -73,8 +88,10 @@ impl Connection {
             fixed,
             software,
             line,
+            inner: None,
             span: tracing::Span::current(),
             session: watch::Sender::new(None),
+            lobby: watch::Sender::new(None),
             deadline,
             dial: OnceLock::new(),
             flows: Mutex::default(),
@@ -86,6 +103,61 @@ impl Connection {
             terminals_forbidden: AtomicBool::new(false),
             lent: Lent::default(),
             handle: OnceLock::new(),
+            version: OnceLock::new(),
+        }
+    }
+
+    /// One inside of `outer`: cut with it, and as limited as it is.
+    pub(super) fn inside(outer: &Self, inner: Inner) -> Self {
+        let (front, software) = (outer.front.clone(), outer.software.clone());
+        let new = Self::new(front, outer.client, outer.reached, None, software, outer.line.child());
+        new.terminals_forbidden.store(!outer.permits_terminals(), Ordering::Release);
+        Self { inner: Some(inner), ..new }
+    }
+
+    /// The SSH socket of this name that is in force.
+    pub(super) fn socket(&self, name: &str) -> Option<Arc<Socket>> {
+        let in_force = self.front.rules.now();
+        in_force.sockets.get(name).filter(|socket| socket.protocol == Protocol::Ssh).cloned()
+    }
+
+    /// Somebody has signed in who asked for `name`, which is no socket. `None` if the sign-in was revoked meanwhile.
+    pub(super) fn enter_lobby(&self, known: Known, name: String) -> Option<()> {
+        let guest = self.front.sessions.welcome(&known.identity, known.sign_in, known.since)?;
+        tracing::info!(parent: &self.span, who = known.identity.email(), "signed in without a socket");
+        self.lobby.send_replace(Some(Arc::new(Lobby::new(known, name, guest))));
+        self.allow(lobby::IDLE);
+        Some(())
+    }
+
+    /// Where somebody is who has signed in and has no session yet.
+    pub(super) fn lobby(&self) -> Option<Arc<Lobby>> {
+        let lobby = self.lobby.borrow().clone();
+        lobby.filter(|_| self.session.borrow().is_none())
+    }
+
+    /// Waits for as long as a channel of a lobby may prepare something. Never returns where there is a session. Cancel safe.
+    pub(super) async fn until_lobby_closes(&self) {
+        match self.lobby() {
+            Some(_) => tokio::time::sleep(lobby::IDLE).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether anybody has signed in.
+    pub(super) fn is_somebodys(&self) -> bool {
+        self.session.borrow().is_some() || self.lobby.borrow().is_some()
+    }
+
+    /// Waits until the sign-in of whoever is in the lobby is revoked. Never returns once there is a session, which has an
+    /// end of its own. Cancel safe.
+    pub(super) async fn until_sent_away(&self) {
+        let lobby = until_some(&mut self.lobby.subscribe()).await;
+        if let Some(lobby) = lobby {
+            lobby.until_revoked().await;
+        }
+        if self.session().is_some() {
+            std::future::pending().await
         }
     }
 
@@ -143,7 +215,13 @@ impl Connection {
                     None => return,
                 },
                 _ = deadline.changed() => {}
-                () = tokio::time::sleep_until(until) => return,
+                () = tokio::time::sleep_until(until) => {
+                    if self.lobby().is_none() || self.flows().is_empty() {
+                        return;
+                    }
+                    // What is open in a lobby has a deadline of its own, and moves this one when it ends.
+                    let _ = deadline.changed().await;
+                }
             }
         }
     }
@@ -191,9 +269,16 @@ impl Connection {
         self.tasks.spawn(task.instrument(self.span.clone()));
     }
 
-    /// Keeps the way to open channels to the client.
-    pub(super) fn keep_handle(&self, handle: Handle) {
+    /// Keeps the way to open channels to the client, and what the client calls itself.
+    pub(super) fn keep_client(&self, handle: Handle, version: String) {
         let _ = self.handle.set(handle);
+        let _ = self.version.set(version);
+    }
+
+    /// Writes into the session which client it is of.
+    pub(super) fn tell_version(&self, session: Arc<Session>) {
+        let event = Event::now("client", EventStatus::Success, json!({ "version": self.version.get() }));
+        tokio::spawn(async move { session.note(event).await });
     }
 
     /// The way to open channels to the client, once somebody has signed in.
@@ -267,9 +352,9 @@ impl Connection {
     }
 }
 
-/// Waits for the session. Cancel safe. The guard that `wait_for` gives must not live across an await.
-async fn until_some(session: &mut watch::Receiver<Option<Arc<Session>>>) -> Option<Arc<Session>> {
-    session.wait_for(Option::is_some).await.ok()?.clone()
+/// Waits until it is there. Cancel safe. The guard that `wait_for` gives must not live across an await.
+async fn until_some<T>(there: &mut watch::Receiver<Option<Arc<T>>>) -> Option<Arc<T>> {
+    there.wait_for(Option::is_some).await.ok()?.clone()
 }
 
 /// Takes a channel off again, or the connection's loop would wait for a task that has gone.
@@ -281,5 +366,8 @@ struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.connection.flows().remove(&self.id);
+        if self.connection.lobby().is_some() {
+            self.connection.allow(lobby::IDLE);
+        }
     }
 }

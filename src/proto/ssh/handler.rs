@@ -14,11 +14,11 @@ use tracing::Instrument;
 
 use super::config::{SMALL_WINDOW, WINDOW};
 use super::connection::Connection;
+use super::lobby::jump;
 use super::sign_in::SignIn;
 use super::{channel, forward, lent, sign_in};
 use crate::policy::{Action, Destination};
 use crate::session::{End, Stalled};
-use crate::store::{Event, EventStatus};
 
 /// One connection's handler.
 pub(super) struct Handler {
@@ -54,6 +54,16 @@ impl Handler {
             true => session.channel_success(channel),
             false => session.channel_failure(channel),
         }
+    }
+
+    /// Leads on to a socket, in a task of its own.
+    async fn jump(&self, channel: Channel<Msg>, host: &str, reply: ChannelOpenHandle) {
+        if !self.connection.has_room() {
+            return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+        }
+        let (connection, host) = (self.connection.clone(), host.to_owned());
+        let id = channel.id();
+        let _ = self.connection.spawn_channel(id, |flow| jump::to(connection, channel, flow, host, reply));
     }
 
     /// Opens a forwarded connection in a task of its own: dialling takes time.
@@ -92,7 +102,13 @@ impl russh::server::Handler for Handler {
     type Error = russh::Error;
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
-        Ok(Some(sign_in::BANNER.into()))
+        // Whoever comes through another connection has read it there.
+        Ok(self.connection.inner.is_none().then(|| sign_in::BANNER.into()))
+    }
+
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
+        let span = tracing::info_span!(parent: &self.connection.span, "sign_in");
+        Ok(Box::pin(self.sign_in.inherited(user)).instrument(span).await)
     }
 
     async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
@@ -126,12 +142,14 @@ impl russh::server::Handler for Handler {
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
-        let Some(open) = self.connection.session() else { return Err(russh::Error::NotAuthenticated) };
-        self.connection.keep_handle(session.handle());
+        if !self.connection.is_somebodys() {
+            return Err(russh::Error::NotAuthenticated);
+        }
         let version = String::from_utf8_lossy(session.remote_sshid()).trim_end().to_owned();
-        tokio::spawn(async move {
-            open.note(Event::now("client", EventStatus::Success, json!({ "version": version }))).await;
-        });
+        self.connection.keep_client(session.handle(), version);
+        if let Some(open) = self.connection.session() {
+            self.connection.tell_version(open);
+        }
         Ok(())
     }
 
@@ -176,6 +194,10 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        if self.connection.lobby().is_some() {
+            self.jump(channel, host, reply).await;
+            return Ok(());
+        }
         match u16::try_from(port) {
             // A path in a host's place would be another kind of destination.
             Ok(port) if port != 0 && !host.starts_with('/') => {

@@ -1,8 +1,9 @@
 //! The SSH front: one client connection, from its first bytes to the closed row.
 //!
 //! `config` holds the algorithms and the host key, `sign_in` turns an authentication into a session, `handler` is what
-//! russh calls, `channel` runs one channel, `relay` carries its bytes and `notices` speaks in between. This file drives a
-//! connection: the deadlines before sign-in, the goodbye when the session is ordered to end, the cut, the closed row.
+//! russh calls, `lobby` receives who named no socket, `channel` runs one channel, `relay` carries its bytes and `notices`
+//! speaks in between. This file drives a connection: the deadlines before sign-in, the goodbye when the session is ordered
+//! to end, the cut, the closed row.
 //!
 //! A newcomer's trap: russh runs one loop per connection, and a handler that waits stops every channel on it. So
 //! handlers only note things down; whatever takes time runs in a channel's own task, and how long the loop waits for a
@@ -17,6 +18,7 @@ mod forward;
 mod greeting;
 mod handler;
 mod lent;
+mod lobby;
 mod notices;
 mod relay;
 mod sign_in;
@@ -27,10 +29,11 @@ use std::time::Duration;
 
 use russh::server::{RunningSession, run_stream};
 use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub use config::{HostKeyError, host_key, server_config};
+pub use config::{HostKey, HostKeyError, host_key};
 
 use self::connection::Connection;
 use self::handler::Handler;
@@ -63,6 +66,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub struct Front {
     /// russh's configuration: algorithms, host key, windows.
     pub config: Arc<russh::server::Config>,
+    /// The host key, for connections inside of others.
+    pub host: HostKey,
     /// What is in force: sockets, among others.
     pub rules: Rules,
     /// The registry of sessions.
@@ -104,13 +109,21 @@ pub async fn serve(
         return false;
     }
     let line = KillLine::new();
-    let connection = Arc::new(Connection::new(front.clone(), client, reached, fixed, software, line.clone()));
     let cut = Cut::new(stream, &line);
+    let config = front.config.clone();
+    let connection = Arc::new(Connection::new(front, client, reached, fixed, software, line));
+    drive(connection, config, cut).await
+}
+
+/// Serves what comes over a stream that ends when the connection's line is cut; whether anybody signed in on it.
+async fn drive<S>(connection: Arc<Connection>, config: Arc<russh::server::Config>, stream: S) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let handler = Handler::new(connection.clone());
-    let mut running = match timeout(front.handshake, Box::pin(run_stream(front.config.clone(), cut, handler))).await {
-        Ok(Ok(running)) => running,
-        _ => return false,
-    };
+    let started = timeout(connection.front.handshake, Box::pin(run_stream(config, stream, handler))).await;
+    let Ok(Ok(mut running)) = started else { return false };
+    let line = connection.line.clone();
     let end = tokio::select! {
         biased;
         () = connection.until_ending() => {
@@ -121,8 +134,14 @@ pub async fn serve(
             }
             end
         }
+        () = connection.until_sent_away() => {
+            // What is inside ends too, and may say why.
+            let _ = timeout(SETTLE, connection.until_channels_gone()).await;
+            cut_off(&line, &mut running).await;
+            End::ClientGone
+        }
         () = connection.until_overdue() => {
-            tracing::debug!("the client did not sign in in time");
+            tracing::debug!("the client did not sign in, or nothing in its lobby, in time");
             // A sign-in may just be coming to its end: the session that it opened is looked for below.
             cut_off(&line, &mut running).await;
             End::ClientGone
@@ -140,7 +159,11 @@ pub async fn serve(
             finish(&connection, &session, end).await;
             true
         }
-        None => false,
+        None => {
+            line.cut();
+            let _ = timeout(SETTLE, connection.until_channels_gone()).await;
+            connection.is_somebodys()
+        }
     }
 }
 

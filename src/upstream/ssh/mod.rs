@@ -8,7 +8,7 @@ mod known_hosts;
 mod login;
 mod opened;
 mod pattern;
-mod tunnel;
+pub mod tunnel;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

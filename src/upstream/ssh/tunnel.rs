@@ -1,22 +1,22 @@
-//! The way through a jump host: a forwarded connection (RFC 4254 section 7.2) as a stream for the next handshake.
+//! The way through a jump host: a forwarded connection (RFC 4254 section 7.2) as a stream for the next handshake. [`carry`]
+//! also serves who is a jump host.
 //!
 //! russh's own stream over a channel would not do: nothing counts what it has read, so that nothing slows the jump host's
 //! loop for a target that lags (`session/flow.rs` says why that must be), and a write that waits for room in the window
 //! does not learn of the connection's end. So a task carries bytes between the channel and a small pipe. What waits in
 //! it is bounded both ways: by the pipe, by the channel's window towards the target, and by its [`Flow`] back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use russh::client::{Handle, Msg};
-use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
+use russh::client::Handle;
+use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::OPEN_DEADLINE;
-use super::channel::{Flows, Registered};
+use super::channel::Flows;
 use super::host_key::Verifier;
 use crate::session::{Flow, KillLine};
 use crate::socket::HostPort;
@@ -46,10 +46,20 @@ pub(super) async fn open(
         Ok(Err(_)) => return Err("the connection to the jump host is lost".into()),
         Err(_) => return Err("the jump host does not answer; tell whoever runs it".into()),
     };
-    let (near, far) = duplex(PIPE);
+    let (near, far) = pipe();
     let (flow, registered) = flows.register(channel.id());
-    tokio::spawn(carry(channel, far, flow, registered, line.child()).in_current_span());
+    let line = line.child();
+    let carried = async move {
+        let _registered = registered;
+        carry(channel, far, &flow, &line).await;
+    };
+    tokio::spawn(carried.in_current_span());
     Ok(near)
+}
+
+/// A pipe for [`carry`]: the near end is the stream, the far end is carried.
+pub fn pipe() -> (DuplexStream, DuplexStream) {
+    duplex(PIPE)
 }
 
 fn refused(why: ChannelOpenFailure) -> &'static str {
@@ -63,19 +73,25 @@ fn refused(why: ChannelOpenFailure) -> &'static str {
 }
 
 /// Carries until either side ends or the line is cut; then the pipe's near end reads its end and can write no more.
-async fn carry(channel: Channel<Msg>, far: DuplexStream, flow: Arc<Flow>, _registered: Registered, line: KillLine) {
+pub async fn carry<M>(channel: Channel<M>, far: DuplexStream, flow: &Flow, line: &KillLine)
+where
+    M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
     let (read, write) = channel.split();
     let (from, to) = split(far);
     tokio::select! {
         biased;
-        () = line.until_cut() => return,
+        () = line.until_cut() => {}
         () = there(from, &write) => {}
-        () = back(read, to, &flow) => {}
+        () = back(read, to, flow) => {}
     }
     let _ = timeout(CLOSE_DEADLINE, write.close()).await;
 }
 
-async fn there(mut from: ReadHalf<DuplexStream>, write: &ChannelWriteHalf<Msg>) {
+async fn there<M>(mut from: ReadHalf<DuplexStream>, write: &ChannelWriteHalf<M>)
+where
+    M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK);
@@ -105,6 +121,8 @@ async fn back(mut read: ChannelReadHalf, mut to: WriteHalf<DuplexStream>, flow: 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use russh::server::{self, Auth, ChannelOpenHandle, Session};
     use tokio::sync::oneshot;
 

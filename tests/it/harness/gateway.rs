@@ -41,6 +41,7 @@ pub struct Setup {
     policies: String,
     recording: String,
     gateway: String,
+    listen: String,
     more: String,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
@@ -66,6 +67,7 @@ impl Setup {
             policies: POLICIES.into(),
             recording: none(),
             gateway: none(),
+            listen: none(),
             more: none(),
             environment: Vec::new(),
             data: None,
@@ -126,6 +128,12 @@ impl Setup {
         self
     }
 
+    /// More lines of `[listen]`.
+    pub fn listen(mut self, lines: &str) -> Self {
+        self.listen = lines.to_owned();
+        self
+    }
+
     /// Other tables.
     pub fn more(mut self, toml: &str) -> Self {
         self.more += toml;
@@ -174,10 +182,10 @@ impl Setup {
         let Issuer { url, client_id, .. } = issuer;
         let secret_file = issuer.secret_file();
         let secret_file = secret_file.display();
-        let Setup { sockets, policies, recording, gateway, more, .. } = self;
+        let Setup { sockets, policies, recording, gateway, listen, more, .. } = self;
         format!(
             "[gateway]\ndomain = \"localhost\"\npublic_url = \"https://localhost:{https}\"\ndata_dir = \"{data}\"\n\
-             {gateway}\n[listen]\nhttps = \"127.0.0.1:{https}\"\nssh = \"127.0.0.1:{ssh}\"\n\
+             {gateway}\n[listen]\nhttps = \"127.0.0.1:{https}\"\nssh = \"127.0.0.1:{ssh}\"\n{listen}\n\
              [oidc]\nissuer = \"{url}\"\nclient_id = \"{client_id}\"\nclient_secret = \"file:{secret_file}\"\n\
              [roles]\nadmin = [\"security\"]\noperator = [\"oncall\"]\nauditor = [\"audit\"]\n\
              [recording]\n{recording}\n{more}\n{sockets}\n{policies}"

@@ -8,7 +8,7 @@
 //! Where a rule lacks nothing but a newer or another sign-in, a link asks the same person for it and the connection goes
 //! on (`step_up`). Until that is answered the denial is owed to the book: whoever goes away leaves its row.
 
-mod door;
+pub(super) mod door;
 mod step_up;
 
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use russh::{MethodKind, MethodSet};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use self::step_up::{Known, Raising};
+pub(super) use self::step_up::Known;
+use self::step_up::{NO_CERTIFICATE, NO_LINK, Raising};
 use super::connection::Connection;
 use crate::error::{Fault, UserFacing};
 use crate::identity::Identity;
@@ -94,6 +95,9 @@ impl SignIn {
 
     /// The client proved the key of a certificate by signature.
     pub(super) async fn certified(&mut self, user: &str, certificate: &Certificate) -> Auth {
+        if self.connection.inner.is_some() {
+            return self.inherited(user).await;
+        }
         if !matches!(self.stage, Stage::Start) {
             return no_more();
         }
@@ -114,7 +118,7 @@ impl SignIn {
 
     async fn let_in(&mut self, user: &str, certified: Certified, since: Instant) -> Auth {
         if self.socket(&self.wanted(user).1).is_some_and(|socket| !socket.certificates) {
-            self.refused = Some("this socket takes no certificate".into());
+            self.refused = Some(NO_CERTIFICATE.into());
             return Auth::reject();
         }
         if !certified.terminal {
@@ -137,6 +141,9 @@ impl SignIn {
 
     /// The client proved `key` by signature.
     pub(super) async fn key_proved(&mut self, user: &str, key: &PublicKey) -> Auth {
+        if self.connection.inner.is_some() {
+            return self.inherited(user).await;
+        }
         if !matches!(self.stage, Stage::Start) || is_weak(key) {
             return no_more();
         }
@@ -201,6 +208,14 @@ impl SignIn {
 
     /// A round of keyboard-interactive: `answers` is `None` in the first.
     pub(super) async fn asked(&mut self, user: &str, answers: Option<Vec<Bytes>>) -> Auth {
+        if self.connection.inner.is_some() && matches!(self.stage, Stage::Start) {
+            match self.inherited(user).await {
+                Auth::Accept => return Auth::Accept,
+                // What was refused is said in this same round.
+                _ if !matches!(self.stage, Stage::Start) => {}
+                refused => return refused,
+            }
+        }
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         if self.shown.user != user && matches!(stage, Stage::Raising | Stage::Link(_) | Stage::Digits(_)) {
             // A client may change its user name between requests (RFC 4252 section 5). What the page showed and
@@ -222,9 +237,7 @@ impl SignIn {
         if self.links_are_off(user) {
             return match self.refused.take() {
                 Some(why) => self.tell(&format!("your certificate was refused: {why}")).await,
-                None => {
-                    self.tell("this socket takes no sign-in by link; get a certificate with `gatescribe login`").await
-                }
+                None => self.tell(NO_LINK).await,
             };
         }
         let refused = self.refused.take().map(|why| format!("\ngatescribe: your certificate was refused: {why}\n"));

@@ -7,22 +7,28 @@ use uuid::Uuid;
 use crate::identity::Identity;
 use crate::identity::link::Demand;
 use crate::policy::{Denied, StepUp};
+use crate::socket::Socket;
 use crate::store::{Event, EventStatus};
 
 /// Most bytes of a reason in the words around a link: with the link they stay within 900.
 const MOST: usize = 360;
 
+/// Why a way in is not taken.
+pub(super) const NO_CERTIFICATE: &str = "this socket takes no certificate";
+pub(super) const NO_LINK: &str = "this socket takes no sign-in by link; get a certificate with `gatescribe login`";
+
 /// Somebody who has shown who they are.
-pub(super) struct Known {
-    pub(super) identity: Identity,
+#[derive(Clone)]
+pub(in crate::proto::ssh) struct Known {
+    pub(in crate::proto::ssh) identity: Identity,
     /// What they have shown, for the row.
-    pub(super) events: Vec<Event>,
+    pub(in crate::proto::ssh) events: Vec<Event>,
     /// The key that they proved by signature, if it may vouch for them again.
     pub(super) key: Option<String>,
     /// The sign-in that their certificate is of.
-    pub(super) sign_in: Option<Uuid>,
+    pub(in crate::proto::ssh) sign_in: Option<Uuid>,
     /// Since before what they showed was looked at: what is revoked from then on counts against them.
-    pub(super) since: Instant,
+    pub(in crate::proto::ssh) since: Instant,
 }
 
 /// Somebody known, at a door where only a better sign-in is missing.
@@ -39,6 +45,16 @@ impl Known {
 
     pub(super) fn with_key(self, key: String) -> Self {
         Self { key: Some(key), ..self }
+    }
+
+    /// Whether the socket takes the way in which they signed in; else why not. A link for a better sign-in changes nothing
+    /// about it.
+    pub(in crate::proto::ssh) fn may_use(&self, socket: &Socket) -> Result<(), &'static str> {
+        match self.sign_in {
+            Some(_) if !socket.certificates => Err(NO_CERTIFICATE),
+            None if !socket.links => Err(NO_LINK),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn in_sign_in(self, sign_in: Uuid) -> Self {

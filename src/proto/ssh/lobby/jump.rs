@@ -1,0 +1,48 @@
+//! `ssh -J gateway [login@]socket`: an SSH server of the gateway's own at the end of a forwarded connection, so that what
+//! passes is checked and recorded as at the door.
+//!
+//! The person is the outer connection's, the rest is a connection of its own: its session, its recordings, and a kill
+//! line below the outer one's.
+
+use std::sync::Arc;
+
+use russh::server::{ChannelOpenHandle, Msg};
+use russh::{Channel, ChannelOpenFailure};
+
+use super::Use;
+use crate::proto::ssh::connection::{Connection, Inner};
+use crate::proto::ssh::drive;
+use crate::session::Flow;
+use crate::upstream::ssh::tunnel;
+
+/// The longest host that is looked at: a DNS name's length (RFC 1035 section 2.3.4).
+const LONGEST_HOST: usize = 253;
+
+/// Serves one connection to `host` inside of `outer`, until it ends.
+pub(in crate::proto::ssh) async fn to(
+    outer: Arc<Connection>,
+    channel: Channel<Msg>,
+    flow: Arc<Flow>,
+    host: String,
+    reply: ChannelOpenHandle,
+) {
+    let known = match outer.lobby() {
+        Some(lobby) if host.len() <= LONGEST_HOST && lobby.claim(Use::Way) => lobby.known.clone(),
+        _ => return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+    };
+    let host = host.to_ascii_lowercase();
+    let socket = outer.front.host.socket_of(&host).to_owned();
+    let config = match outer.front.host.config_of(&socket, outer.socket(&socket).is_some()) {
+        Ok(None) => outer.front.config.clone(),
+        Ok(Some(config)) => Arc::new(config),
+        Err(error) => {
+            tracing::error!(%error, "a host key could not be certified");
+            return reply.reject(ChannelOpenFailure::ConnectFailed).await;
+        }
+    };
+    reply.accept().await;
+    let (near, far) = tunnel::pipe();
+    let inner = Arc::new(Connection::inside(&outer, Inner { socket, known }));
+    let line = inner.line.clone();
+    tokio::join!(Box::pin(tunnel::carry(channel, far, &flow, &line)), Box::pin(drive(inner, config, near)));
+}
