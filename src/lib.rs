@@ -53,7 +53,8 @@
 //!                  cast3 for players, text/ for people, on screen, an emulated terminal; escape)
 //!   wire/          what bytes mean: a reading follows a channel and tells what it carries. sftp/ (files, and what may not
 //!                  be written), transfer (which commands copy files), scp/ and rsync/ (what they copy), told (the facts'
-//!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked)
+//!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked),
+//!                  mosh (known, to be refused)
 //!   upstream/      dial and start: ssh/ (a server: host_key, host_certificate, known_hosts, login, tunnel through a jump
 //!                  host), shell/ (this host, in demo)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, channel, relay, notices (what is

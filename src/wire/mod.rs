@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod hello;
+pub mod mosh;
 pub mod sftp;
 
 use bytes::Bytes;
