@@ -56,7 +56,8 @@
 //!   wire/          what bytes mean: a reading follows a channel and tells what it carries. sftp/ (files, and what may not
 //!                  be written), transfer (which commands copy files), scp/ and rsync/ (what they copy), told (the facts'
 //!                  fields), words (a command line split), hello (what a forward begins with), agent (what one is asked),
-//!                  disguise (what a terminal is made to do so that others see less)
+//!                  disguise (what a terminal is made to do so that others see less), mosh (known,
+//!                  to be refused)
 //!   upstream/      dial and start: ssh/ (a server: host_key, host_certificate, known_hosts, login, tunnel through a jump
 //!                  host), shell/ (this host: as oneself in demo, in serve as another user, by a helper that was there
 //!                  before everything else), reach (where forwards may lead), tcp (forwards from this host)

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod disguise;
 pub mod hello;
+pub mod mosh;
 pub mod sftp;
 
 use bytes::Bytes;

@@ -32,6 +32,8 @@ mod policy;
 mod policy_tools;
 mod provider;
 mod proxy_protocol;
+mod real_life;
+mod real_life_clients;
 mod replay;
 mod retention;
 mod running;

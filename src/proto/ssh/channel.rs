@@ -25,6 +25,7 @@ use crate::store::{Event, EventStatus};
 use crate::upstream::ssh::signal_name_of;
 use crate::upstream::{Preparation, Program, SFTP, Size, Terminal, X11};
 use crate::wire::disguise::Disguise;
+use crate::wire::mosh;
 
 /// Most environment variables, and most bytes of them, that a channel may set. More are dropped.
 const MAX_ENV: usize = 64;
@@ -36,6 +37,9 @@ const MAX_TERM: usize = 256;
 
 /// The exit status when the gateway refuses or fails: what a shell says of a command that it may not run.
 const REFUSED: u32 = 126;
+
+/// To somebody who started mosh.
+const NO_MOSH: &str = "mosh does not work here: after its start it leaves SSH for UDP; use ssh";
 
 /// What a client prepares before it starts something.
 #[derive(Default)]
@@ -127,6 +131,11 @@ pub(super) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, hand
             let about = json!({ "bytes": command.len(), "reason": "the command is too long" });
             session.note(Event::now("ssh_exec", EventStatus::Denied, about)).await;
             client.to.refuse("the command is too long").await;
+        }
+        Some((Program::Command(command), _)) if mosh::is_bootstrap(&command) => {
+            let about = json!({ "command": String::from_utf8_lossy(&command), "reason": "mosh leaves SSH for UDP" });
+            session.note(Event::now("ssh_exec", EventStatus::Denied, about)).await;
+            client.to.refuse(NO_MOSH).await;
         }
         Some((program, wishes)) => begin(&connection, &session, client, program, wishes).await,
         None if session.ended().is_some() => client.to.refuse(&farewell(&session)).await,

@@ -2,9 +2,11 @@
 //! one run, medians, ratios. Real servers and the stock client, on loopback, from one directory that goes away.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a program for developers, which may stop")]
 
+mod files;
 #[allow(dead_code, unused_imports, reason = "the tests use the rest of it")]
-#[path = "../tests/it/harness/mod.rs"]
+#[path = "../../tests/it/harness/mod.rs"]
 mod harness;
+mod wan;
 
 use std::fs;
 use std::io::IsTerminal as _;
@@ -13,10 +15,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{Gateway, SOON, Setup, Ssh, Sshd, eventually, process};
+use wan::Line;
 
 /// No single measurement takes longer.
 const LIMIT: Duration = Duration::from_secs(300);
 const CIPHERS: [&str; 2] = ["chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com"];
+/// Half of the long line's round trip.
+const HALF: Duration = Duration::from_millis(15);
 /// The ways to the target, in the order they take turns.
 const WAYS: [&str; 4] = ["direct", "ssh -J", "recorded", "unrecorded"];
 
@@ -24,6 +29,13 @@ struct Options {
     runs: usize,
     bytes: u64,
     sessions: usize,
+    /// The one file, how many small ones, what goes over the long line, and what to the slow upstream.
+    file_bytes: usize,
+    files: usize,
+    wan_bytes: usize,
+    slow_bytes: usize,
+    /// What the slow upstream takes, in bytes per second.
+    slow_rate: u64,
     only: Option<String>,
 }
 
@@ -34,6 +46,7 @@ struct Bench {
     data: PathBuf,
     target: Sshd,
     _jump: Sshd,
+    _lines: Vec<Line>,
 }
 
 /// What one measurement took: seconds, and seconds of the gateway's processor time.
@@ -57,11 +70,30 @@ async fn main() {
     if options.wants("q12") {
         bench.kills(&options).await;
     }
+    if options.wants("q4") {
+        bench.copies(&options).await;
+    }
+    if options.wants("wan") {
+        bench.far(&options).await;
+    }
+    if options.wants("slow") {
+        bench.slow(&options).await;
+    }
 }
 
 impl Options {
     fn read() -> Self {
-        let mut options = Self { runs: 5, bytes: 524_288_000, sessions: 200, only: None };
+        let mut options = Self {
+            runs: 5,
+            bytes: 524_288_000,
+            sessions: 200,
+            file_bytes: 1_000_000_000,
+            files: 2000,
+            wan_bytes: 200_000_000,
+            slow_bytes: 1_000_000_000,
+            slow_rate: 20_000_000,
+            only: None,
+        };
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
             let value = words.next().unwrap_or_else(|| panic!("{word} needs a value"));
@@ -69,6 +101,11 @@ impl Options {
                 "--runs" => options.runs = value.parse().expect("a number"),
                 "--bytes" => options.bytes = value.parse().expect("a number"),
                 "--sessions" => options.sessions = value.parse().expect("a number"),
+                "--file-bytes" => options.file_bytes = value.parse().expect("a number"),
+                "--files" => options.files = value.parse().expect("a number"),
+                "--wan-bytes" => options.wan_bytes = value.parse().expect("a number"),
+                "--slow-bytes" => options.slow_bytes = value.parse().expect("a number"),
+                "--slow-rate" => options.slow_rate = value.parse().expect("a number"),
                 "--only" => options.only = Some(value),
                 _ => panic!("unknown option {word}; see benches/run"),
             }
@@ -84,27 +121,48 @@ impl Options {
 impl Bench {
     async fn start(options: &Options) -> Self {
         let (target, jump) = (Sshd::start().await, Sshd::start().await);
+        let (far, slow) = (
+            Line::start(target.port, HALF, None).await,
+            Line::start(target.port, Duration::ZERO, Some(options.slow_rate)).await,
+        );
+        let by = |setup: Setup, name, line: &Line| {
+            setup.upstream(name, "", &line.address(), &target.login_key(), &target.host_fingerprint())
+        };
         let setup = Setup::new().ssh("recorded", &target).ssh_with("unrecorded", &target, "record = false");
+        let setup = by(by(setup, "far", &far), "slow", &slow);
         let gateway = setup.more("[limits]\nconnections_per_address = 5000\nconnections_per_minute = 1000000\nsessions_per_user = 100000").start().await;
         let ssh = gateway.signed_in("alice", "recorded").await;
-        for (name, sshd) in [("target", &target), ("jump", &jump)] {
-            let key = sshd.login_key();
-            let hosts = ssh.path("known_hosts").display().to_string();
+        let (far_jump, far_gate) =
+            (Line::start(jump.port, HALF, None).await, Line::start(gateway.ssh, HALF, None).await);
+        let hosts = [
+            ("target", target.port, Some(&target), "target"),
+            ("target-far", far.port, Some(&target), "target"),
+            ("jump", jump.port, Some(&jump), "jump"),
+            ("jump-far", far_jump.port, Some(&jump), "jump"),
+            ("gate-far", far_gate.port, None, "gate"),
+        ];
+        for (name, port, sshd, alias) in hosts {
+            let (key, user) = match sshd {
+                Some(sshd) => (sshd.login_key(), harness::gateway::whoami()),
+                None => (ssh.path("id"), "recorded".to_owned()),
+            };
             let host = format!(
-                "Host {name}\nHostName 127.0.0.1\nPort {}\nHostKeyAlias {name}\nIdentityFile {}\nIdentitiesOnly yes\n\
-                 StrictHostKeyChecking accept-new\nUserKnownHostsFile {hosts}\nUser {}\n",
-                sshd.port,
+                "Host {name}\nHostName 127.0.0.1\nPort {port}\nHostKeyAlias {alias}\nIdentityFile {}\nIdentitiesOnly yes\n\
+                 StrictHostKeyChecking accept-new\nUserKnownHostsFile {}\nUser {user}\n",
                 key.display(),
-                harness::gateway::whoami()
+                ssh.path("known_hosts").display(),
             );
             let config = fs::read_to_string(ssh.path("config")).unwrap();
             fs::write(ssh.path("config"), format!("{config}{host}")).unwrap();
         }
         let data = target.path("data");
         fs::write(&data, harness::noise(1, usize::try_from(options.bytes).unwrap())).unwrap();
-        let bench = Self { gateway, ssh, data, target, _jump: jump };
+        let bench = Self { gateway, ssh, data, target, _jump: jump, _lines: vec![far, slow, far_jump, far_gate] };
         // Learns the host keys, and warms everything up once.
         for way in WAYS {
+            bench.once(way, CIPHERS[0], "true", None).await;
+        }
+        for way in files::FAR {
             bench.once(way, CIPHERS[0], "true", None).await;
         }
         bench
@@ -125,8 +183,9 @@ impl Bench {
                     true => ("cat > /dev/null".to_owned(), Some(self.data.clone())),
                     false => (format!("cat {file}"), None),
                 };
-                let took =
-                    self.in_turn(options.runs, async |way| self.once(way, cipher, &command, input.clone()).await).await;
+                let took = self
+                    .in_turn(WAYS, options.runs, async |way| self.once(way, cipher, &command, input.clone()).await)
+                    .await;
                 let rate = took.map(|t| format!("{:.0} MB/s", options.bytes as f64 / 1e6 / t.wall));
                 let name = if upload { "upload" } else { "download" };
                 let short = cipher.split('-').next().unwrap();
@@ -148,7 +207,7 @@ impl Bench {
         println!("\n| Q2: login + true | {} | recorded : -J (goal: at most 1) | gateway CPU s |", WAYS.join(" | "));
         println!("| --- | --- | --- | --- | --- | --- | --- |");
         let took = self
-            .in_turn(options.runs, async |way| {
+            .in_turn(WAYS, options.runs, async |way| {
                 let mut sum = Took { wall: 0.0, cpu: 0.0 };
                 for _ in 0..EACH {
                     let one = self.once(way, CIPHERS[0], "true", None).await;
@@ -197,10 +256,15 @@ impl Bench {
     }
 
     /// Measures every way in turn, again and again, and returns the medians.
-    async fn in_turn(&self, runs: usize, measure: impl AsyncFn(&str) -> Took) -> [Took; WAYS.len()] {
-        let mut all = WAYS.map(|_| Vec::new());
+    async fn in_turn<const N: usize>(
+        &self,
+        ways: [&str; N],
+        runs: usize,
+        measure: impl AsyncFn(&str) -> Took,
+    ) -> [Took; N] {
+        let mut all = ways.map(|_| Vec::new());
         for run in 0..runs {
-            for (way, took) in WAYS.iter().zip(&mut all) {
+            for (way, took) in ways.iter().zip(&mut all) {
                 took.push(measure(way).await);
                 progress(&format!("run {} of {runs}, {way}", run + 1));
             }
@@ -213,27 +277,42 @@ impl Bench {
     async fn once(&self, way: &str, cipher: &str, command: &str, input: Option<PathBuf>) -> Took {
         let ciphers = format!("Ciphers={cipher}");
         // The outer connection of `ssh -J` reads the same file, so its cipher is set there.
-        let args: Vec<&str> = match way {
-            "direct" => vec!["target"],
-            "ssh -J" => vec!["-J", "jump", "target"],
-            "recorded" => vec!["recorded@gate"],
-            _ => vec!["unrecorded@gate"],
-        };
         let config = format!("Ciphers {cipher}\n{}", fs::read_to_string(self.ssh.path("config")).unwrap());
         let file = self.ssh.path("config.cipher");
         fs::write(&file, config).unwrap();
+        let (jump, host) = route(way);
         let mut ssh = Command::new("ssh");
-        ssh.arg("-F").arg(file).args(["-o", &ciphers]).args(args).arg(command);
-        ssh.env_remove("SSH_AUTH_SOCK").stdout(Stdio::null()).stderr(Stdio::piped());
+        ssh.arg("-F").arg(file).args(["-o", &ciphers]).args(jump).arg(host).arg(command);
         ssh.stdin(input.map_or_else(Stdio::null, |path| fs::File::open(path).unwrap().into()));
-        let mut ssh = tokio::process::Command::from(ssh);
-        ssh.kill_on_drop(true);
+        self.timed(way, ssh).await
+    }
+
+    /// Runs a client to its end, which has to be a good one.
+    async fn timed(&self, way: &str, mut command: Command) -> Took {
+        command.env_remove("SSH_AUTH_SOCK").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = tokio::process::Command::from(command);
+        command.kill_on_drop(true);
         let before = process::cpu_ticks(self.gateway.pid());
         let begin = Instant::now();
-        let done = harness::within(LIMIT, way, ssh.output()).await.unwrap();
+        let done = harness::within(LIMIT, way, command.output()).await.unwrap();
         let wall = begin.elapsed().as_secs_f64();
         assert!(done.status.success(), "{way}: {}", String::from_utf8_lossy(&done.stderr));
         Took { wall, cpu: (process::cpu_ticks(self.gateway.pid()) - before) as f64 / 100.0 }
+    }
+}
+
+/// The options and the host that stand for a way.
+fn route(way: &str) -> (&'static [&'static str], &'static str) {
+    match way {
+        "direct" => (&[], "target"),
+        "ssh -J" => (&["-J", "jump"], "target"),
+        "recorded" => (&[], "recorded@gate"),
+        "unrecorded" => (&[], "unrecorded@gate"),
+        "far, direct" => (&[], "target-far"),
+        "far, ssh -J" => (&["-J", "jump-far"], "target"),
+        "far, recorded" => (&[], "recorded@gate-far"),
+        "near, far target" => (&[], "far@gate"),
+        _ => unreachable!("no way {way}"),
     }
 }
 
