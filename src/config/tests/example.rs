@@ -149,6 +149,7 @@ name = "web-1"
 type = "ssh"
 record = true
 on_failure = "end-session"
+record_files = "metadata"
 sign_in = ["link", "certificate"]
 
 [socket.upstream]

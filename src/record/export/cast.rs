@@ -242,7 +242,7 @@ impl<E: Encoding> Cast<E> {
             What::Gap { reason, bytes } => self.own("m", &format!("gap of {bytes} bytes: {}", label(&reason))),
             What::Fact { body } => {
                 let line = fact::line(&body);
-                self.own("m", &label(&line))?;
+                self.entry("m", &label(&line))?;
                 // Where nothing else is shown, it is what happened.
                 if self.opaque { self.show(format!("{}\n", label(&line))) } else { Ok(()) }
             }
@@ -287,7 +287,7 @@ impl<E: Encoding> Cast<E> {
         self.entry("o", &shown)
     }
 
-    /// Writes an `o` or `i` line, unless it is empty.
+    /// Writes a line, unless it is empty.
     fn entry(&mut self, code: &str, data: &str) -> io::Result<()> {
         if data.is_empty() { Ok(()) } else { self.own(code, data) }
     }
