@@ -354,6 +354,16 @@ impl Output {
         }
     }
 
+    /// Waits until an SSH server has closed the channel; what it still says is thrown away. Elsewhere it is [`Output::end`]
+    /// that waits.
+    pub async fn until_closed(&mut self) {
+        if let Output::Ssh(output) = self {
+            while let Some(said) = output.next().await {
+                output.taken(&said);
+            }
+        }
+    }
+
     /// Ends what was started, from outside. Tells whether it is known that nothing of it runs any more. At an SSH server
     /// it was sent a signal before (`Input::signal`), which not every server passes on.
     pub async fn end(self) -> bool {
@@ -375,11 +385,6 @@ impl Output {
 impl UpstreamError {
     pub(crate) fn new(words: impl Into<String>) -> Self {
         Self { words: words.into(), gone: false }
-    }
-
-    /// Nobody waits for it any more.
-    pub(crate) fn ended() -> Self {
-        Self::new("the session has ended")
     }
 
     /// The connection is lost: nothing more can be started on it.

@@ -32,6 +32,10 @@ const METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
 ];
 
+/// The names of such services, which may mean nothing here and something there.
+const METADATA_NAMES: [&str; 4] =
+    ["metadata.google.internal", "metadata", "instance-data", "instance-data.ec2.internal"];
+
 /// Where forwards leave from.
 #[derive(Clone, Copy, Debug)]
 pub enum From<'a> {
@@ -79,6 +83,11 @@ pub async fn look(
         (Destination::Path(_), From::Server(_)) => return Ok(Place { addresses: Vec::new(), behind: None }),
         (Destination::Path(_), From::Here) => return Err(Unreachable::Path),
     };
+    // A dot at the end says that the name is whole, and changes nothing else.
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if METADATA_NAMES.iter().any(|name| host.eq_ignore_ascii_case(name)) {
+        return Err(Unreachable::Address);
+    }
     let addresses = resolve(host, port).await;
     if addresses.is_empty() && matches!(from, From::Here) {
         return Err(Unreachable::Unknown);
@@ -249,6 +258,7 @@ mod tests {
             ("[::]:80", Address),
             ("[::ffff:0.0.0.0]:80", Address),
             ("224.0.0.1:80", Address),
+            ("metadata.google.internal.:80", Address),
         ] {
             for seat in [From::Here, From::Server(&here)] {
                 assert_eq!(from(seat, to).await, Err(why), "{to} from {seat:?}");

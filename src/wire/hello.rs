@@ -37,6 +37,8 @@ pub enum Hello {
 pub struct Forwarded {
     input: Beginning,
     output: Beginning,
+    /// Who forwards is at the server's end (`-R`).
+    reversed: bool,
     carries: Option<Protocol>,
 }
 
@@ -52,18 +54,24 @@ const OPAQUE: Stop = Stop { words: "this forward may not carry TLS, SSH or SQL" 
 impl Default for Forwarded {
     fn default() -> Self {
         let held = || Beginning::Held(BytesMut::new());
-        Self { input: held(), output: held(), carries: None }
+        Self { input: held(), output: held(), reversed: false, carries: None }
     }
 }
 
 impl Reading for Forwarded {
     fn input(&mut self, data: Bytes, may: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
-        let found = self.input.read(data, from_client, steps);
+        // Who has been answered, or answers, need not wait for more: what began already is known, and a single byte may
+        // be all that is said (PostgreSQL's answer to an SSL request).
+        let answers = self.is_known(&self.output);
+        let judge = if self.reversed { from_server } else { from_client };
+        let found = self.input.read(data, judge, answers, steps);
         self.carry(found, may, steps)
     }
 
     fn output(&mut self, data: Bytes, may: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
-        let found = self.output.read(data, from_server, steps);
+        let answers = self.is_known(&self.input);
+        let judge = if self.reversed { from_client } else { from_server };
+        let found = self.output.read(data, judge, answers, steps);
         self.carry(found, may, steps)
     }
 
@@ -84,6 +92,15 @@ impl Reading for Forwarded {
 }
 
 impl Forwarded {
+    /// One whose protocol's client is at the upstream and its server at the client.
+    pub fn reversed() -> Self {
+        Self { reversed: true, ..Self::default() }
+    }
+
+    fn is_known(&self, other: &Beginning) -> bool {
+        self.carries.is_some() || matches!(other, Beginning::Known)
+    }
+
     fn carry(&mut self, found: Option<Protocol>, may: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
         if let (Some(protocol), None) = (found, self.carries) {
             self.carries = found;
@@ -105,7 +122,14 @@ impl Forwarded {
 }
 
 impl Beginning {
-    fn read(&mut self, data: Bytes, judge: fn(&[u8]) -> Hello, steps: &mut Vec<Step>) -> Option<Protocol> {
+    /// Reads on; `answers` tells that the other side's beginning is known, so that nothing is held back for more.
+    fn read(
+        &mut self,
+        data: Bytes,
+        judge: fn(&[u8]) -> Hello,
+        answers: bool,
+        steps: &mut Vec<Step>,
+    ) -> Option<Protocol> {
         let Self::Held(held) = self else {
             steps.push(Step::Pass(data));
             return None;
@@ -113,7 +137,7 @@ impl Beginning {
         // Nearly always the first bytes come at once and are passed on as they are.
         let whole = if held.is_empty() { data } else { joined(held, &data) };
         match judge(&whole) {
-            Hello::Perhaps => {
+            Hello::Perhaps if !answers => {
                 *held = BytesMut::from(whole.as_ref());
                 None
             }
@@ -264,6 +288,31 @@ mod tests {
                 assert!(told, "{hello:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_short_answer_is_not_held_back() {
+        for answer in [b"S".as_slice(), b"N", b"\x05\x00"] {
+            let (mut forwarded, mut steps) = (Forwarded::default(), Vec::new());
+            forwarded.input(Bytes::from_static(b"\0\0\0\x08\x04\xd2\x16\x2f"), true, &mut steps).unwrap();
+            steps.clear();
+            forwarded.output(Bytes::copy_from_slice(answer), true, &mut steps).unwrap();
+            assert_eq!(passed(&steps), answer);
+            let mut plain = Forwarded::default();
+            plain.input(Bytes::from_static(b"\x05\x01\x00"), false, &mut steps).unwrap();
+            steps.clear();
+            plain.output(Bytes::copy_from_slice(answer), false, &mut steps).unwrap();
+            assert_eq!(passed(&steps), answer);
+        }
+    }
+
+    #[test]
+    fn in_a_reversed_forward_the_client_is_at_the_upstream() {
+        let (mut forwarded, mut steps) = (Forwarded::reversed(), Vec::new());
+        let startup = Bytes::from_static(b"\0\0\0\x08\x04\xd2\x16\x2f");
+        assert_eq!(forwarded.output(startup, false, &mut steps), Err(OPAQUE));
+        let mut forwarded = Forwarded::reversed();
+        assert_eq!(forwarded.input(Bytes::from_static(b"J\0\0\0\x0a8.0.36\0"), false, &mut steps), Err(OPAQUE));
     }
 
     #[test]

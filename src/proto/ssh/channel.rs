@@ -426,6 +426,11 @@ impl FromClient {
 }
 
 impl ToClient {
+    /// Whether something was started on it, and not only connected.
+    pub(super) fn is_of_program(&self) -> bool {
+        self.speaks
+    }
+
     /// Sends data of a stream; waits for the client's window. Not cancel safe: a part may have been sent.
     pub(super) async fn send(&self, stream: u32, data: Bytes) -> Result<(), russh::Error> {
         match stream {

@@ -52,8 +52,11 @@ pub(super) async fn to(
     };
     let reached = tokio::select! {
         biased;
-        () = session.until_ending() => Err(UpstreamError::ended()),
-        _ = underway.until_refused() => Err(UpstreamError::ended()),
+        () = session.until_ending() => return reply.reject(ChannelOpenFailure::ConnectFailed).await,
+        denied = underway.until_refused() => {
+            connection.refused("ssh_forward", json!({ "to": to.to_string(), "reason": denied.to_string() }));
+            return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        }
         reached = connection.upstream() => reached,
     };
     let upstream = match reached {
@@ -76,9 +79,14 @@ pub(super) async fn to(
         }
     };
     // Another socket's upstream has a door of its own.
-    if place.behind.is_some() && session.begin(action(true), Manner::Interactive).await.is_err() {
-        return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-    }
+    let (grant, underway) = match place.behind.is_some() {
+        false => (grant, underway),
+        // The larger right is the one that must last.
+        true => match session.begin(action(true), Manner::Interactive).await {
+            Ok(begun) => begun,
+            Err(_) => return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+        },
+    };
     let mut about = json!({ "to": to.to_string(), "rule": grant.rule() });
     if let Some(socket) = &place.behind {
         about["socket"] = socket.as_str().into();

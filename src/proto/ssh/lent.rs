@@ -184,6 +184,11 @@ async fn answer(connection: &Arc<Connection>, session: &Arc<Session>, opened: Op
     let (Some(asked), Some(handle)) = (connection.lent.asked(&opened.by), connection.handle()) else {
         return opened.refuse().await;
     };
+    // Before the client is asked: what it has opened cannot be taken back.
+    if !connection.has_room() {
+        connection.refused("ssh_channel", json!({ "reason": "too many channels on this connection" }));
+        return opened.refuse().await;
+    }
     let action = match &opened.by {
         Opener::Forward { .. } => Action::SshForwardFrom { at: asked.clone(), opaque: false },
         Opener::Agent => Action::SshAgent,
@@ -192,10 +197,11 @@ async fn answer(connection: &Arc<Connection>, session: &Arc<Session>, opened: Op
     let Ok((_, underway)) = session.begin(action.clone(), Manner::Interactive).await else {
         return opened.refuse().await;
     };
-    let channel = match timeout(OPEN_DEADLINE, open(&handle, &opened.by, &asked)).await {
-        Ok(Ok(channel)) => channel,
-        _ => return opened.refuse().await,
+    let channel = tokio::select! {
+        () = session.until_ending() => return opened.refuse().await,
+        channel = timeout(OPEN_DEADLINE, open(&handle, &opened.by, &asked)) => channel,
     };
+    let Ok(Ok(channel)) = channel else { return opened.refuse().await };
     let (kind, about) = told(&opened.by, &asked);
     let carrying = Carrying { underway, kind, event: action.event_kind(), about, action };
     let beside = connection.clone();
@@ -226,7 +232,8 @@ fn told(by: &Opener, asked: &Destination) -> (Kind, serde_json::Value) {
     let kind = |name, legibility| Kind { name, legibility };
     match by {
         Opener::Forward { from, .. } => {
-            let about = json!({ "from": asked.to_string(), "peer": format!("{}:{}", from.0, from.1) });
+            let peer: String = from.0.chars().take(256).collect();
+            let about = json!({ "from": asked.to_string(), "peer": format!("{peer}:{}", from.1) });
             (kind("forward", Legibility::Opaque), about)
         }
         Opener::Agent => (kind("agent", Legibility::Structured), json!({})),
@@ -238,7 +245,7 @@ fn carried<'a>(connection: &'a Connection, carrying: &Carrying) -> Option<(Carri
     match &carrying.action {
         Action::SshForwardFrom { at, .. } => {
             let more = Action::SshForwardFrom { at: at.clone(), opaque: true };
-            Some(Carried::new(connection, Forwarded::default(), Some(more)))
+            Some(Carried::new(connection, Forwarded::reversed(), Some(more)))
         }
         Action::SshAgent => Some(Carried::new(connection, Agent::default(), None)),
         _ => None,

@@ -26,6 +26,14 @@ use crate::upstream::{Input, Output, Said, Size};
 /// How long a client's EOF waits for the program's end to be told.
 const EOF_HELD: Duration = Duration::from_secs(1);
 
+/// How long a program that was sent a KILL may take to end at an SSH server, before its channel is closed. It is also the
+/// signal's time to get out: russh takes channels' messages and the connection's own from two queues in no order, so a
+/// goodbye that follows at once may overtake it.
+const TO_DIE: Duration = Duration::from_millis(200);
+
+/// How long what is known only at the end may take to be written down before what was started is ended.
+const TO_WRITE: Duration = Duration::from_millis(200);
+
 /// How a relay came to its end.
 pub(super) enum Over {
     /// The upstream closed the channel, after it told how the program ended.
@@ -100,8 +108,14 @@ impl Relay<'_> {
         };
         self.notices = beside.notices;
         if let Some(carried) = &carried {
-            // Before the recording is sealed. A recording that is lost has nowhere to write it.
-            carried.finish(ours).await;
+            // Before the recording is sealed. A recording that is lost has nowhere to write it. Whoever is to be ended is
+            // not to live on because the book is slow.
+            match over {
+                Over::Ordered | Over::NoLonger(_) | Over::Killed(_) => {
+                    let _ = timeout(TO_WRITE, carried.finish(ours)).await;
+                }
+                _ => carried.finish(ours).await,
+            }
             self.passed = carried.passed();
         }
         let passed = self.passed;
@@ -161,7 +175,7 @@ impl Relay<'_> {
         back: Option<String>,
         client: &ToClient,
         mut input: Input,
-        output: Output,
+        mut output: Output,
         program: &Program,
     ) {
         let ours = Ours { session: self.session, recording: &self.recording };
@@ -174,11 +188,14 @@ impl Relay<'_> {
         };
         let end = async {
             // An SSH server that passes it on ends what was started; closing alone hangs it up.
-            let killed = async {
-                let _ = input.signal("KILL").await;
-                input.close().await;
-            };
-            let _ = timeout(super::GOODBYE, killed).await;
+            if client.is_of_program() && !program.ended {
+                let killed = async {
+                    let _ = input.signal("KILL").await;
+                    output.until_closed().await;
+                };
+                let _ = timeout(TO_DIE, killed).await;
+            }
+            let _ = timeout(super::GOODBYE, input.close()).await;
             output.end().await
         };
         let ((), ended) = tokio::join!(goodbye, end);
@@ -344,7 +361,7 @@ async fn outward(
             notices.pass(data);
         }
         match said {
-            Said::Eof if !program.ended => held = Some(Instant::now() + EOF_HELD),
+            Said::Eof if !program.ended && client.is_of_program() => held = Some(Instant::now() + EOF_HELD),
             Said::Eof => client.eof().await,
             _ if program.ended && held.take().is_some() => client.eof().await,
             _ => {}

@@ -51,7 +51,7 @@ pub(super) async fn open(
     let line = line.child();
     let carried = async move {
         let _registered = registered;
-        carry(channel, far, &flow, &line).await;
+        carry(channel, far, &flow, Counted::Data, &line).await;
     };
     tokio::spawn(carried.in_current_span());
     Ok(near)
@@ -72,8 +72,19 @@ fn refused(why: ChannelOpenFailure) -> &'static str {
     }
 }
 
+/// What a connection's handler counts into a channel's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Data alone, as the client's.
+    Data,
+    /// Every message, as the server's: window updates too.
+    Messages,
+}
+
 /// Carries until either side ends or the line is cut; then the pipe's near end reads its end and can write no more.
-pub async fn carry<M>(channel: Channel<M>, far: DuplexStream, flow: &Flow, line: &KillLine)
+///
+/// `counted` is what the connection's handler counts into `flow`.
+pub async fn carry<M>(channel: Channel<M>, far: DuplexStream, flow: &Flow, counted: Counted, line: &KillLine)
 where
     M: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
@@ -83,7 +94,7 @@ where
         biased;
         () = line.until_cut() => {}
         () = there(from, &write) => {}
-        () = back(read, to, flow) => {}
+        () = back(read, to, flow, counted) => {}
     }
     let _ = timeout(CLOSE_DEADLINE, write.close()).await;
 }
@@ -102,7 +113,7 @@ where
     }
 }
 
-async fn back(mut read: ChannelReadHalf, mut to: WriteHalf<DuplexStream>, flow: &Flow) {
+async fn back(mut read: ChannelReadHalf, mut to: WriteHalf<DuplexStream>, flow: &Flow, counted: Counted) {
     loop {
         match read.wait().await {
             Some(ChannelMsg::Data { data }) => {
@@ -114,6 +125,7 @@ async fn back(mut read: ChannelReadHalf, mut to: WriteHalf<DuplexStream>, flow: 
             // There is no second stream in a forwarded connection.
             Some(ChannelMsg::ExtendedData { data, .. }) => flow.taken(data.len()),
             Some(ChannelMsg::Eof | ChannelMsg::Close) | None => return,
+            Some(_) if counted == Counted::Messages => flow.taken(0),
             Some(_) => {}
         }
     }

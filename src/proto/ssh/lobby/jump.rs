@@ -13,7 +13,7 @@ use super::Use;
 use crate::proto::ssh::connection::{Connection, Inner};
 use crate::proto::ssh::drive;
 use crate::session::Flow;
-use crate::upstream::ssh::tunnel;
+use crate::upstream::ssh::tunnel::{self, Counted};
 
 /// The longest host that is looked at: a DNS name's length (RFC 1035 section 2.3.4).
 const LONGEST_HOST: usize = 253;
@@ -44,5 +44,8 @@ pub(in crate::proto::ssh) async fn to(
     let (near, far) = tunnel::pipe();
     let inner = Arc::new(Connection::inside(&outer, Inner { socket, known }));
     let line = inner.line.clone();
-    tokio::join!(Box::pin(tunnel::carry(channel, far, &flow, &line)), Box::pin(drive(inner, config, near)));
+    tokio::join!(
+        Box::pin(tunnel::carry(channel, far, &flow, Counted::Messages, &line)),
+        Box::pin(drive(inner, config, near))
+    );
 }
