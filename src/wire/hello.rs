@@ -330,6 +330,7 @@ mod tests {
             forwarded.input(Bytes::copy_from_slice(piece), false, &mut steps).unwrap();
         }
         assert_eq!(passed(&steps), b"SSET x\r\n\x16\x03");
+        let (mut forwarded, mut steps) = (Forwarded::default(), Vec::new());
         forwarded.output(Bytes::from_static(b"SSH"), false, &mut steps).unwrap();
         forwarded.finish(&mut steps);
         assert_eq!(steps.last(), Some(&Step::Refuse(Bytes::from_static(b"SSH"))));

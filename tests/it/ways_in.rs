@@ -74,7 +74,9 @@ async fn a_socket_behind_the_gateway_is_a_host_of_its_own() {
     }
     let admin = site.gateway.admin().await;
     let row = admin.ended("web").await;
-    assert_eq!((row.result, row.outcome), (AuthResult::Success, Some(Outcome::Closed)));
+    // The inner goodbye and the end of the connection that it came by are seen in either order.
+    assert!(matches!(row.outcome, Some(Outcome::Closed | Outcome::ClientGone)), "{row:?}");
+    assert_eq!(row.result, AuthResult::Success);
     assert_eq!((row.user_email.as_str(), row.client_ip.to_string().as_str()), ("alice@example.com", "127.0.0.1"));
     assert_eq!(row.server_name, "web.localhost");
     let ways: Vec<_> =
