@@ -296,6 +296,12 @@ impl Connection {
         self.had_channels.load(Ordering::Acquire)
     }
 
+    /// Whether it is one inside of another, with channels that have all ended. `ssh -J` ends what carries its goodbye as
+    /// soon as that is written, so it may never come: then the end of the stream stands for it.
+    pub(super) fn is_done_inside(&self) -> bool {
+        self.inner.is_some() && self.had_channels() && self.flows().is_empty()
+    }
+
     /// What a channel holds, while its task runs.
     pub(super) fn flow(&self, id: ChannelId) -> Option<Arc<Flow>> {
         self.flows().get(&id).cloned()

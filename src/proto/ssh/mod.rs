@@ -150,7 +150,10 @@ where
             Ok(()) => End::Closed,
             Err(error) => {
                 tracing::debug!(%error, "the client's connection ended");
-                End::ClientGone
+                match connection.is_done_inside() {
+                    true => End::Closed,
+                    false => End::ClientGone,
+                }
             }
         },
     };
