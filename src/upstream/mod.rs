@@ -210,7 +210,10 @@ impl Upstream {
             return Err(UpstreamError::new("this grant is for something else"));
         }
         match self {
-            Upstream::Ssh(connection) => connection.start(program, how).await,
+            Upstream::Ssh(connection) => {
+                let split = grant.patterned() || matches!(grant.action(), Action::SshFiles { .. });
+                connection.start(program, how, split).await
+            }
             Upstream::Shell(host) => host.start(program, how).await,
         }
     }

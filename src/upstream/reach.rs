@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::policy::Destination;
 use crate::socket::{HostPort, Socket, UpstreamSpec};
@@ -22,8 +22,11 @@ use crate::socket::{HostPort, Socket, UpstreamSpec};
 /// For resolving names.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Names of other sockets' upstreams that are resolved for one forward: those that have its port.
-const NAMES: usize = 64;
+/// Names of other sockets' upstreams that are resolved at a time for one forward: those that have its port.
+const NAMES_AT_ONCE: usize = 64;
+
+/// For resolving all of them.
+const NAMES_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Cloud metadata services that are not link-local: AWS by IPv6, Alibaba, Azure's wire server.
 const METADATA: [IpAddr; 3] = [
@@ -116,7 +119,8 @@ pub async fn look(
     Ok(Place { behind: behind(host, port, &meant, sockets).await, addresses })
 }
 
-/// The socket that leads to one of these addresses, or is written like this.
+/// The socket that leads to one of these addresses, or is written like this. Where there is no time to look at all of
+/// them, one that was not looked at: nobody knows that it is not.
 async fn behind(host: &str, port: u16, meant: &BTreeSet<SocketAddr>, sockets: &[Arc<Socket>]) -> Option<String> {
     let upstreams = sockets.iter().filter_map(|socket| match &socket.upstream {
         UpstreamSpec::Ssh(upstream) if upstream.address.port == port => Some((socket, &upstream.address)),
@@ -131,15 +135,21 @@ async fn behind(host: &str, port: u16, meant: &BTreeSet<SocketAddr>, sockets: &[
         if meets || is_written(address) {
             return Some(socket.name.clone());
         }
-        if literal.is_none() && named.len() < NAMES {
-            named.push(async move { (socket, resolve(&address.host, port).await) });
+        if literal.is_none() {
+            named.push((socket, &address.host));
         }
     }
-    let resolved = join_all(named).await;
-    let meets = |addresses: &[SocketAddr]| {
-        addresses.iter().any(|address| meant.iter().any(|meant| is_one(address.ip(), meant.ip())))
-    };
-    resolved.into_iter().find(|(_, addresses)| meets(addresses)).map(|(socket, _)| socket.name.clone())
+    let end = Instant::now() + NAMES_DEADLINE;
+    for some in named.chunks(NAMES_AT_ONCE) {
+        let resolved = join_all(some.iter().map(|(_, host)| resolve(host, port)));
+        let Ok(resolved) = timeout_at(end, resolved).await else { return some.first().map(|(s, _)| s.name.clone()) };
+        let meets = |address: SocketAddr| meant.iter().any(|meant| is_one(address.ip(), meant.ip()));
+        let met = some.iter().zip(resolved).find(|(_, addresses)| addresses.iter().copied().any(meets));
+        if let Some(((socket, _), _)) = met {
+            return Some(socket.name.clone());
+        }
+    }
+    None
 }
 
 /// Everything that a name or an address in whatever notation stands for; nothing, if it stands for nothing.
@@ -163,7 +173,8 @@ fn is_anyones_own(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip| plain(ip).is_loopback())
 }
 
-/// IPv4 addresses that are written as IPv6: mapped (RFC 4291 section 2.5.5.2), compatible, and by NAT64 (RFC 6052).
+/// IPv4 addresses that are written as IPv6: mapped (RFC 4291 section 2.5.5.2), compatible, by NAT64 (RFC 6052, and
+/// RFC 8215 with a prefix of 96 bits), and by 6to4 (RFC 3056).
 fn plain(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
     if let Some(v4) = v6.to_ipv4_mapped() {
@@ -171,7 +182,8 @@ fn plain(ip: IpAddr) -> IpAddr {
     }
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => v4_of(high, low),
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4_of(high, low),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => v4_of(high, low),
+        [0x2002, high, low, ..] => v4_of(high, low),
         _ => ip,
     }
 }
@@ -251,6 +263,8 @@ mod tests {
             ("169.254.169.254:80", Address),
             ("[::ffff:169.254.169.254]:80", Address),
             ("[64:ff9b::a9fe:a9fe]:80", Address),
+            ("[64:ff9b:1::a9fe:a9fe]:80", Address),
+            ("[2002:a9fe:a9fe::1]:80", Address),
             ("[fe80::1]:80", Address),
             ("[fd00:ec2::254]:80", Address),
             ("0.0.0.0:80", Address),
@@ -291,6 +305,14 @@ mod tests {
         // A name that only the server can resolve is the one that was configured, as far as anybody can tell.
         let far = server("192.0.2.1");
         assert_eq!(from(From::Server(&far), "DB.invalid:5435").await.unwrap().behind.as_deref(), Some("inner"));
+    }
+
+    #[tokio::test]
+    async fn however_many_sockets_there_are_each_is_looked_at() {
+        let mut sockets: Vec<_> = (0..200).map(|n| leads_to(&format!("s{n}"), "0xc0.0.2.7", 22)).collect();
+        sockets.push(leads_to("last", "localhost", 22));
+        let place = look(&tcp("127.0.0.1:22"), From::Here, &own(), &sockets).await.unwrap();
+        assert_eq!(place.behind.as_deref(), Some("last"));
     }
 
     #[tokio::test]

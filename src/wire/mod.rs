@@ -8,6 +8,7 @@ pub mod disguise;
 pub mod hello;
 pub mod mosh;
 pub mod sftp;
+pub mod sql;
 
 use bytes::Bytes;
 

@@ -92,6 +92,42 @@ pub fn split(command: &[u8], unquoted: Unquoted) -> Result<Vec<Word>, NotPlain> 
     }
 }
 
+/// Whether these are the same words to every shell: cmd.exe, PowerShell and what else a server that is no POSIX system
+/// may have. Nothing is escaped, and quotes hold whole words in which only blanks need them: a single quote is none to
+/// cmd.exe, which replaces `%NAME%` everywhere; PowerShell ends a word at a quote that closes, makes several of `a,b`,
+/// and takes typographic quotes and dashes for the others. Globs and `~` stay what they are.
+pub fn are_bare(command: &[u8]) -> bool {
+    let bare = |c: u8| c.is_ascii_alphanumeric() || b"_-./:+*?~".contains(&c);
+    let mut rest = command;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = match first {
+            b' ' => after,
+            b'"' => {
+                let Some(end) = after.iter().position(|&c| c == b'"') else { return false };
+                let (inside, after) = (after.get(..end).unwrap_or_default(), after.get(end + 1..).unwrap_or_default());
+                if inside.is_empty() || !inside.iter().all(|&c| bare(c) || c == b' ') || !ends_word(after) {
+                    return false;
+                }
+                after
+            }
+            c if bare(c) => {
+                let end = rest.iter().position(|&c| !bare(c)).unwrap_or(rest.len());
+                let after = rest.get(end..).unwrap_or_default();
+                if !ends_word(after) {
+                    return false;
+                }
+                after
+            }
+            _ => return false,
+        };
+    }
+    true
+}
+
+fn ends_word(rest: &[u8]) -> bool {
+    matches!(rest.first(), None | Some(b' '))
+}
+
 /// What may stand outside quotes. A list of what is harmless, not of what is dangerous: `#` starts a comment, `~`, `=`
 /// (zsh) and `{` expand, `^` was a pipe or a redirection, `!` is history. Characters beyond ASCII need quotes because
 /// under a multi-byte character set, which the client may choose by LC_ALL, their last byte can swallow a back-slash.
@@ -198,6 +234,34 @@ mod tests {
             for command in ["a?", "~", "a[b]", "\u{e9}"] {
                 assert!(split(command.as_bytes(), unquoted).is_err(), "{command:?}");
             }
+        }
+    }
+
+    #[test]
+    fn few_commands_are_bare() {
+        for command in ["scp -t /srv/a.txt", "scp -f C:/a*.txt ~", "scp -t \"a b/c\"", "rsync --server -vre.iLsfx . /srv"] {
+            assert!(are_bare(command.as_bytes()), "{command:?}");
+        }
+        for command in [
+            "scp -t 'x & calc'",
+            "scp -t 'a b'",
+            "scp -t x\\&calc",
+            "scp -t x\\(calc\\)",
+            "scp -t \"x%COMSPEC%\"",
+            "scp -t %COMSPEC%",
+            "scp -t \"a\"-S",
+            "scp -t a\"b\"",
+            "scp -t \"\"",
+            "scp -t \"a & b\"",
+            "scp -t a,-S",
+            "scp -t @x",
+            "scp -t \u{201c}a",
+            "scp -t \u{2013}S",
+            "scp -t \"a",
+            "scp\t-t a\nb",
+            "scp -t a;b",
+        ] {
+            assert!(!are_bare(command.as_bytes()), "{command:?}");
         }
     }
 

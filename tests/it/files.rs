@@ -187,6 +187,27 @@ async fn the_right_to_files_decides_scp_rsync_and_sftp_server_too() {
     }
 }
 
+/// cmd.exe and PowerShell find other commands in what sh takes for a quoted name.
+#[tokio::test]
+async fn quotes_are_trusted_only_where_a_posix_shell_reads_them() {
+    for (version, trusted) in [("Debian", true), ("for_Windows", false)] {
+        let sshd = Sshd::start_with(&format!("VersionAddendum {version}")).await;
+        let rights = FILES.replace("FILES", "\"write\"").replace("\"id\"", "\"echo *\"");
+        let gateway = Setup::new().ssh("web", &sshd).policies(&rights).start().await;
+        let ssh = gateway.signed_in("alice", "web").await;
+        let (word, dir) = (ssh.path("word"), sshd.path("").display().to_string());
+        fs::write(&word, "word\n").unwrap();
+        assert_eq!(copy(&ssh, &format!("scp -O {} web@gate:{dir}/plain", word.display())).await.status, Some(0));
+        let done = copy(&ssh, &format!("scp -O {} \"web@gate:'{dir}/a & b'\"", word.display())).await;
+        assert_eq!(done.status == Some(0), trusted, "{version}: {done:?}");
+        assert_eq!(sshd.path("a & b").exists(), trusted, "{version}");
+        assert_eq!(ssh.run("web", "echo one").await.ok(), "one\n");
+        let done = ssh.run("web", "echo 'one & two'").await;
+        assert_eq!(done.status == Some(0), trusted, "{version}: {done:?}");
+        assert!(trusted || done.refusal().contains("any command"), "{done:?}");
+    }
+}
+
 #[tokio::test]
 async fn every_file_of_an_old_scp_and_of_rsync_is_told() {
     let (sshd, gateway, ssh) = gate().await;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::channel::ToClient;
 use super::connection::Connection;
 use super::relay::{Ours, Over};
+use super::together::Together;
 use crate::policy::Action;
 use crate::record::observation::{Direction, What};
 use crate::store::{Event, EventStatus};
@@ -63,14 +64,15 @@ impl<'a> Carried<'a> {
     /// Reads what came, writes it down and carries it on.
     pub(super) async fn carry(&self, ours: Ours<'_>, data: Bytes, mut onward: Onward<'_>) -> Result<(), Over> {
         let may = self.more.as_ref().is_none_or(|more| ours.session.allows(more).is_ok());
-        let mut steps = Vec::new();
+        let (mut steps, mut together) = (Vec::new(), Together::new(data.clone()));
         let read = match onward {
             Onward::In(_) => self.reading().input(data, may, &mut steps),
             Onward::Out(_) => self.reading().output(data, may, &mut steps),
         };
         for step in steps {
-            self.take(ours, step, &mut onward).await?;
+            self.take(ours, step, &mut onward, &mut together).await?;
         }
+        self.pass(together.take(), &mut onward).await?;
         read.map_err(|Stop { words }| Over::Stopped(words))
     }
 
@@ -113,20 +115,28 @@ impl<'a> Carried<'a> {
         (inward.load(Ordering::Relaxed), outward.load(Ordering::Relaxed))
     }
 
-    async fn take(&self, ours: Ours<'_>, step: Step, onward: &mut Onward<'_>) -> Result<(), Over> {
+    async fn take(
+        &self,
+        ours: Ours<'_>,
+        step: Step,
+        onward: &mut Onward<'_>,
+        together: &mut Together,
+    ) -> Result<(), Over> {
         let direction = onward.direction();
         match step {
             Step::Pass(data) => {
                 write(ours, direction, data.clone()).await?;
-                self.pass(data, onward).await
+                self.pass(together.add(data), onward).await
             }
             Step::PassUnkept(data) => {
                 withhold(ours, direction, data.len() as u64).await?;
-                self.pass(data, onward).await
+                self.pass(together.add(data), onward).await
             }
             Step::Refuse(data) => write(ours, direction, data).await,
             Step::RefuseUnkept(bytes) => withhold(ours, direction, bytes).await,
             Step::Answer(data) => {
+                // The client may have to see what the upstream says to this, before there is a place for ours.
+                self.pass(together.take(), onward).await?;
                 write(ours, Direction::Output, data.clone()).await?;
                 self.answers.send(data).await.map_err(|_| Over::ClientGone)
             }
@@ -134,7 +144,8 @@ impl<'a> Carried<'a> {
         }
     }
 
-    async fn pass(&self, data: Bytes, onward: &mut Onward<'_>) -> Result<(), Over> {
+    async fn pass(&self, data: Option<Bytes>, onward: &mut Onward<'_>) -> Result<(), Over> {
+        let Some(data) = data else { return Ok(()) };
         let [inward, outward] = &self.passed;
         let (count, bytes) = (if matches!(onward, Onward::In(_)) { inward } else { outward }, data.len() as u64);
         match onward {

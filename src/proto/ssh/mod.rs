@@ -22,6 +22,7 @@ mod lobby;
 mod notices;
 mod relay;
 mod sign_in;
+mod together;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

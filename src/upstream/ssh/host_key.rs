@@ -5,13 +5,13 @@
 //! fingerprints told.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
 use russh::keys::ssh_key::{Algorithm, HashAlg, PublicKey};
 use russh::keys::{Certificate, PublicKeyOrCertificate};
-use russh::{Channel, ChannelId, Preferred, compression};
+use russh::{Channel, ChannelId, Names, Preferred, compression};
 use tokio::sync::mpsc;
 
 use super::channel::Flows;
@@ -34,9 +34,17 @@ pub(super) enum Expected {
     Anything,
 }
 
-/// Why a key was refused, told across russh's own error.
+/// What the handshake found out: told beside russh's own result.
 #[derive(Clone, Default)]
-pub(super) struct Verdict(Arc<Mutex<Option<String>>>);
+pub(super) struct Verdict(Arc<Mutex<Findings>>);
+
+#[derive(Default)]
+struct Findings {
+    /// Why a key was refused.
+    refusal: Option<String>,
+    /// The server's identification string.
+    version: Vec<u8>,
+}
 
 /// The client handler: verifies the key, paces the loop.
 pub(super) struct Verifier {
@@ -165,7 +173,15 @@ fn print(key: &PublicKey) -> String {
 
 impl Verdict {
     pub(super) fn refusal(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.findings().refusal.clone()
+    }
+
+    pub(super) fn version(&self) -> Vec<u8> {
+        self.findings().version.clone()
+    }
+
+    fn findings(&self) -> MutexGuard<'_, Findings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,8 +208,13 @@ impl Handler for Verifier {
             }
         };
         let fits = refusal.is_none();
-        *self.verdict.0.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+        self.verdict.findings().refusal = refusal;
         Ok(fits)
+    }
+
+    async fn kex_done(&mut self, _: Option<&[u8]>, _: &Names, session: &mut Session) -> Result<(), Self::Error> {
+        self.verdict.findings().version = session.remote_sshid().to_vec();
+        Ok(())
     }
 
     async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {

@@ -9,6 +9,7 @@ mod login;
 mod opened;
 mod pattern;
 pub mod tunnel;
+mod version;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use super::{Opened, Preparation, Program, UpstreamError};
 use crate::policy::Destination;
 use crate::session::{Cut, KillLine};
 use crate::socket::{HostPort, SshUpstream};
+use crate::wire::words;
 
 /// For the TCP connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,6 +52,10 @@ const OPENED: usize = 32;
 /// For saying goodbye, to the jump hosts too.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(200);
 
+/// Where a command was allowed for what its words are, and who gets it may find other words in it.
+const OTHER_SHELL: &str = "this server may not read commands as a POSIX shell does, so what is quoted or escaped there \
+                           needs the right to run any command; leave quotes and special characters out, or use SFTP";
+
 /// Messages a channel may queue. Bytes are bounded by [`crate::session::Flow`], long before this.
 const CHANNEL_MESSAGES: usize = 1 << 18;
 
@@ -58,6 +64,8 @@ pub struct Connection {
     handle: client::Handle<Verifier>,
     flows: Flows,
     opened: Mutex<mpsc::Receiver<Opened>>,
+    /// Whether commands are read as POSIX shells read them, as far as the server's version tells.
+    posix: bool,
     /// The connection that this one runs through; it ends with its handle.
     via: Option<Box<Connection>>,
 }
@@ -116,11 +124,20 @@ impl Connection {
         Ok(connection)
     }
 
+    /// `split`: whether the command was allowed for the words that it comes to.
     pub(super) async fn start(
         &self,
         program: &Program,
         how: Preparation,
+        split: bool,
     ) -> Result<(super::Input, super::Output), UpstreamError> {
+        if let Program::Command(command) = program
+            && split
+            && !self.posix
+            && !words::are_bare(command)
+        {
+            return Err(UpstreamError::new(OTHER_SHELL));
+        }
         let opened = timeout(OPEN_DEADLINE, self.handle.channel_open_session()).await;
         let channel = answered(opened, "the server refused another channel")?;
         let (input, output) = channel::start(channel, &self.flows, program, how).await?;
@@ -248,7 +265,10 @@ where
     let (wanted, opened) = mpsc::channel(OPENED);
     let verifier = Verifier::new(expected, verdict.clone(), flows.clone(), wanted);
     match client::connect_stream(Arc::new(config), stream, verifier).await {
-        Ok(handle) => Ok(Connection { handle, flows, opened: Mutex::new(opened), via: None }),
+        Ok(handle) => {
+            let posix = version::has_posix_shell(&verdict.version());
+            Ok(Connection { handle, flows, opened: Mutex::new(opened), posix, via: None })
+        }
         Err(error) => Err(verdict.refusal().unwrap_or_else(|| handshake_failed(&error))),
     }
 }
