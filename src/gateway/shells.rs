@@ -35,7 +35,7 @@ pub(super) async fn vouch_again(
 ) -> Result<(), GatewayError> {
     for (user, socket) in users(sockets) {
         let Some(helper) = helper.filter(|helper| helper.knows(user)) else { continue };
-        let vouched = helper.vouch(user, places(config)).await;
+        let vouched = helper.vouch_again(user, places(config)).await;
         vouched.map_err(|why| GatewayError::Shell { socket: socket.to_owned(), why })?;
     }
     Ok(())

@@ -48,7 +48,7 @@ pub(super) fn changed(path: &Path, who: &Who) -> io::Result<Option<String>> {
         let [directory, entry] = pair else { continue };
         let in_it = entry.path.parent() == Some(&directory.path);
         if in_it && who.may_replace(directory, entry.about.as_ref()) {
-            return Ok(Some(format!("by what it may do in the directory {}", directory.path.display())));
+            return Ok(Some(format!("by rights in the directory {}", directory.path.display())));
         }
     }
     Ok(way.last().filter(|last| who.rights(last) & WRITE != 0).map(|_| "by writing to it".to_owned()))

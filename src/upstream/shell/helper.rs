@@ -54,7 +54,16 @@ impl Helper {
     /// Whether `user` can be given a shell here without getting at any of `places` or at the gateway's own program; if not,
     /// why, for whoever runs the gateway.
     pub async fn vouch(&self, user: &str, places: Places) -> Result<(), String> {
-        let order = Order::Probe { user: user.to_owned(), places };
+        self.ask(Order::Probe { user: user.to_owned(), places, by_being: true }).await
+    }
+
+    /// The same without any process of the user's, whom the shells that are open by now would let end or stop it.
+    pub async fn vouch_again(&self, user: &str, places: Places) -> Result<(), String> {
+        self.ask(Order::Probe { user: user.to_owned(), places, by_being: false }).await
+    }
+
+    async fn ask(&self, order: Order) -> Result<(), String> {
+        let Order::Probe { user, .. } = &order else { return Err("that is no question".into()) };
         let kept = self.keeper(&order, &[]).await.map_err(|error| format!("the helper does not answer: {error}"))?;
         match kept.answer {
             Answer::Found { reached } => match reached.first() {

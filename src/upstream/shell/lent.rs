@@ -55,8 +55,8 @@ pub fn run(users: &[String]) -> io::Result<Infallible> {
             Ok(account) => begin(line, &account, start, files).map(drop).err().map(|error| error.to_string()),
             Err(words) => Some(words),
         },
-        Order::Probe { user, places } => {
-            let reached = admitted(&user, users).and_then(|account| probe::look(&account, &places));
+        Order::Probe { user, places, by_being } => {
+            let reached = admitted(&user, users).and_then(|account| probe::look(&account, &places, by_being));
             match reached {
                 Ok(reached) => {
                     wire::say(&answers, &Answer::Found { reached })?;

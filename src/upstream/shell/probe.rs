@@ -35,16 +35,28 @@ struct Report {
     reached: Vec<(PathBuf, String)>,
 }
 
-/// What of these places the user can get at, each with how. An error says why it cannot be told, or why the user cannot
-/// be one of the built-in shell at all.
-pub(super) fn look(account: &Account, places: &Places) -> Result<Vec<(PathBuf, String)>, String> {
-    let name = &account.name;
+/// What of these places the user can get at, each with how; `by_being` the user too, or only as seen from outside. An
+/// error says why it cannot be told, or why the user cannot be one of the built-in shell at all.
+pub(super) fn look(account: &Account, places: &Places, by_being: bool) -> Result<Vec<(PathBuf, String)>, String> {
     let who = Who { uid: account.uid, groups: account.groups() };
     match exposed::program(&who) {
         Ok(None) => {}
         Ok(Some(words)) => return Err(words),
         Err(error) => return Err(format!("the gateway's own program cannot be looked at: {error}")),
     }
+    let mut reached = if by_being { reached_by(account, places)? } else { Vec::new() };
+    for path in &places.secret {
+        note(&mut reached, path, exposed::read(path, &who).map(|how| how.map(str::to_owned)))?;
+    }
+    for path in places.secret.iter().chain(&places.believed) {
+        note(&mut reached, path, exposed::changed(path, &who))?;
+    }
+    Ok(reached)
+}
+
+/// What a process of this user reaches, which must be nobody else.
+fn reached_by(account: &Account, places: &Places) -> Result<Vec<(PathBuf, String)>, String> {
+    let name = &account.name;
     let report =
         ask(account, places).map_err(|error| format!("the gateway's own program cannot run as {name:?}: {error}"))?;
     if report.users != BTreeSet::from([account.uid]) || report.groups != BTreeSet::from([account.gid]) {
@@ -54,14 +66,7 @@ pub(super) fn look(account: &Account, places: &Places) -> Result<Vec<(PathBuf, S
     if report.privileged {
         return Err(format!("what runs as {name:?} would keep capabilities of the gateway's"));
     }
-    let mut reached = report.reached;
-    for path in &places.secret {
-        note(&mut reached, path, exposed::read(path, &who).map(|how| how.map(str::to_owned)))?;
-    }
-    for path in places.secret.iter().chain(&places.believed) {
-        note(&mut reached, path, exposed::changed(path, &who))?;
-    }
-    Ok(reached)
+    Ok(report.reached)
 }
 
 fn note(to: &mut Vec<(PathBuf, String)>, path: &Path, found: io::Result<Option<String>>) -> Result<(), String> {

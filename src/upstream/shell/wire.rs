@@ -28,8 +28,8 @@ pub(super) const FILES: usize = 3;
 pub(super) enum Order {
     /// Start something as another user. Its standard streams come beside: a terminal, or three pipes.
     Start(Start),
-    /// Say what that user could do to these paths.
-    Probe { user: String, places: Places },
+    /// Say what that user could do to these paths; also by being that user, if so.
+    Probe { user: String, places: Places, by_being: bool },
     /// Send this signal (RFC 4254 section 6.10) to a process group, or to that of what was started.
     Signal { name: String, group: Option<i32> },
     /// End everything.
