@@ -459,7 +459,7 @@ async fn a_shell_has_a_cgroup_where_one_can_be_had_and_a_limit_everywhere() {
     let mut shell = ssh.start(&["host@gate", "echo $PPID; cat"]);
     let keeper: u32 = shell.receive_line().await.parse().unwrap();
     let dir = own.join(format!("gatescribe-shell-{keeper}"));
-    assert!(dir.exists() && of_role(&gateway, "keeper") == [keeper]);
+    assert!(dir.exists() && of_role(&gateway, "keeper").contains(&keeper));
     process::signal(keeper, Signal::KILL);
     eventually("its cgroup is removed", SOON, async || (!dir.exists()).then_some(())).await;
 }
@@ -680,7 +680,7 @@ async fn a_changed_file_that_others_could_change_is_not_taken() {
     let log = gateway.log_with("the configuration file was not taken").await;
     assert!(log.contains("socket again: ") || log.contains("socket host: "), "{log}");
     assert!(log.contains("gatescribe.toml by writing to it"), "{log}");
-    assert!(ssh.run("again", "true").await.status == Some(255));
+    assert_ne!(ssh.run("again", "true").await.status, Some(0));
     // Closing it is a change too.
     mode(0o644);
     gateway.log_with("the configuration file was read again").await;
