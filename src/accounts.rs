@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Where users of this host stand.
 const PASSWD: &str = "/etc/passwd";
 
+/// Where groups of this host stand.
+const GROUP: &str = "/etc/group";
+
 /// Where `getent` is.
 const GETENT: [&str; 2] = ["/usr/bin/getent", "/bin/getent"];
 
@@ -85,9 +88,16 @@ impl Account {
     /// The ids of all groups that the user belongs to, the primary one first. Blocking, as [`Account::find`].
     pub fn groups(&self) -> Vec<u32> {
         let told = getent(&["initgroups", &self.name]).unwrap_or_default();
-        // The name, then ids.
-        let more = told.split_whitespace().skip(1).filter_map(|id| id.parse().ok());
-        std::iter::once(self.gid).chain(more.filter(|id| *id != self.gid)).collect()
+        // The name, then ids. The file is asked too, because not every host has a `getent` that knows this.
+        let told = told.split_whitespace().skip(1).filter_map(|id| id.parse().ok());
+        let file = std::fs::File::open(GROUP).and_then(text_of).unwrap_or_default();
+        let mut groups = vec![self.gid];
+        for id in told.chain(in_group(&file, &self.name)) {
+            if !groups.contains(&id) {
+                groups.push(id);
+            }
+        }
+        groups
     }
 
     /// Whether the login shell only says that nobody may log in (nologin(8)).
@@ -105,6 +115,15 @@ fn in_passwd(text: &str, name: &str) -> Option<Account> {
     let home = fields.nth(1).map(Path::new).filter(|home| home.is_absolute()).unwrap_or(Path::new("/"));
     let shell = fields.next().filter(|shell| shell.starts_with('/')).unwrap_or("/bin/sh");
     Some(Account { name: name.to_owned(), uid, gid, home: home.to_owned(), shell: shell.into() })
+}
+
+/// The ids of the groups with this member: name, password, id, members (group(5)).
+fn in_group<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = u32> + 'a {
+    text.lines().filter_map(move |line| {
+        let mut fields = line.split(':').skip(2);
+        let (id, members) = (fields.next()?.parse().ok()?, fields.next()?);
+        members.split(',').any(|member| member.trim() == name).then_some(id)
+    })
 }
 
 fn getent(arguments: &[&str]) -> Option<String> {
@@ -152,6 +171,12 @@ mod tests {
         ] {
             assert_eq!(in_passwd(text, "u"), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_groups_of_a_member_are_found() {
+        let text = "a:x:1:u\nb:x:2:uu,v\nc:x:3:v, u\n\nd:x:u\ne:x:no:u\nu:x:4:\nf:x:5:u,v\n";
+        assert_eq!(in_group(text, "u").collect::<Vec<_>>(), [1, 3, 5]);
     }
 
     #[test]

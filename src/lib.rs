@@ -60,7 +60,8 @@
 //!                  to be refused)
 //!   upstream/      dial and start: ssh/ (a server: host_key, host_certificate, known_hosts, login, tunnel through a jump
 //!                  host), shell/ (this host: as oneself in demo, in serve as another user, by a helper that was there
-//!                  before everything else), reach (where forwards may lead), tcp (forwards from this host)
+//!                  before everything else; exposed: what such a user could get at), reach (where forwards may lead),
+//!                  tcp (forwards from this host)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, lobby/ (who named no socket: the
 //!                  menu, and `ssh -J`), channel, relay, notices (what is said in a terminal in between)
 //!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::raw::Raw;
 use super::schema;
+use super::sockets::upstream::is_key;
 
 /// A file's tables as they are written, defaults filled in.
 #[derive(Clone, Debug, Default)]
@@ -52,10 +53,19 @@ impl Written {
 
     /// The files that secrets are read from, as they are named: relative ones are relative to the configuration's directory.
     pub fn secret_files(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        self.sockets.values().for_each(|socket| secret_files(socket, &mut files));
-        self.rest.values().for_each(|table| secret_files(table, &mut files));
-        files
+        self.files(schema::is_secret, |text| text.strip_prefix("file:"))
+    }
+
+    /// The files that are no secrets but are believed, such as certificates and `known_hosts`, named in the same way.
+    pub fn believed_files(&self) -> Vec<PathBuf> {
+        // A key itself may stand where the name of its file may.
+        self.files(schema::is_believed, |text| Some(text).filter(|text| !is_key(text)))
+    }
+
+    fn files(&self, of: fn(&str) -> bool, named: fn(&str) -> Option<&str>) -> Vec<PathBuf> {
+        let mut texts = Vec::new();
+        self.sockets.values().chain(self.rest.values()).for_each(|table| texts_of(table, of, &mut texts));
+        texts.into_iter().filter_map(named).map(PathBuf::from).collect()
     }
 
     /// What is different in `new`.
@@ -111,27 +121,20 @@ impl fmt::Display for Difference {
     }
 }
 
-fn secret_files(value: &Value, files: &mut Vec<PathBuf>) {
+/// The texts that stand behind these keys, alone or in a list.
+fn texts_of<'a>(value: &'a Value, of: fn(&str) -> bool, found: &mut Vec<&'a str>) {
     match value {
         Value::Table(table) => {
             for (key, value) in table {
                 match value {
-                    Value::String(_) | Value::Array(_) if schema::is_secret(key) => files.extend(named(value)),
-                    _ => secret_files(value, files),
+                    Value::String(text) if of(key) => found.push(text),
+                    Value::Array(list) if of(key) => found.extend(list.iter().filter_map(Value::as_str)),
+                    _ => texts_of(value, of, found),
                 }
             }
         }
-        Value::Array(list) => list.iter().for_each(|value| secret_files(value, files)),
+        Value::Array(list) => list.iter().for_each(|value| texts_of(value, of, found)),
         _ => {}
-    }
-}
-
-/// The files of one secret, or of a list of them.
-fn named(secret: &Value) -> Vec<PathBuf> {
-    let file = |value: &Value| Some(PathBuf::from(value.as_str()?.strip_prefix("file:")?));
-    match secret {
-        Value::Array(list) => list.iter().filter_map(file).collect(),
-        other => file(other).into_iter().collect(),
     }
 }
 

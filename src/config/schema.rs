@@ -22,6 +22,9 @@ pub struct Table {
 /// Keys whose value stands for a secret.
 const SECRETS: &[&str] = &["key", "old_keys", "client_secret", "private_key", "private_key_passphrase", "password"];
 
+/// Keys whose value names a file that the gateway believes.
+const BELIEVED: &[&str] = &["certificate", "known_hosts", "host_ca", "country_database", "city_database"];
+
 /// Every table.
 pub fn tables() -> &'static [Table] {
     static TABLES: OnceLock<Vec<Table>> = OnceLock::new();
@@ -86,6 +89,11 @@ pub fn list_called(key: &str) -> Option<&'static str> {
 /// Whether this key's value stands for a secret.
 pub fn is_secret(key: &str) -> bool {
     SECRETS.contains(&key)
+}
+
+/// Whether this key's value may name a file that the gateway believes.
+pub fn is_believed(key: &str) -> bool {
+    BELIEVED.contains(&key)
 }
 
 /// Whether this is a key whose value may be shown.

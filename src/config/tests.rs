@@ -147,9 +147,21 @@ fn the_files_of_secrets_are_known() {
         let mut report = Report::new(Path::new("x"), text);
         Written::of(&read::read(text, &mut report).unwrap())
     };
-    let mut files = written(&text.replace("}notice", "}")).secret_files();
+    let text = text.replace("}notice", "}");
+    let mut files = written(&text).secret_files();
     files.sort();
     assert_eq!(files, ["/c", "a", "b", "d", "e"].map(PathBuf::from));
+    assert_eq!(written(&text).believed_files(), [PathBuf::from("file:none")]);
+    let text = format!(
+        "{HEAD}[geo]\ncountry_database = [\"c.mmdb\", \"/d.mmdb\"]\ncity_database = \"e.mmdb\"\n{}{}",
+        SOCKET.replace(&format!("host_key = \"{FINGERPRINT}\""), "known_hosts = \"known\"\ncertificate = true"),
+        SOCKET
+            .replace(&format!("host_key = \"{FINGERPRINT}\""), &format!("host_ca = [\"{AUTHORITY}\", \"ca.pub\"]"))
+            .replace("web-1", "web-2")
+    );
+    let mut files = written(&text).believed_files();
+    files.sort();
+    assert_eq!(files, ["/d.mmdb", "c.mmdb", "ca.pub", "e.mmdb", "known"].map(PathBuf::from));
 }
 
 #[test]

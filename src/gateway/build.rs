@@ -188,6 +188,7 @@ impl Gateway {
                 tokens: tokens.clone(),
                 store: store.clone(),
                 metrics: telemetry.metrics.clone(),
+                helper: front.helper.clone(),
                 written,
                 retired: leave.clone(),
             },

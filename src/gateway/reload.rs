@@ -19,8 +19,9 @@ use crate::identity::tokens::Tokens;
 use crate::session::Rules;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::upstream::shell::Helper;
 
-use super::settings;
+use super::{settings, shells};
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -34,6 +35,8 @@ pub(super) struct Reload {
     pub(super) tokens: Tokens,
     pub(super) store: Store,
     pub(super) metrics: Metrics,
+    /// Looks what the users of the built-in shell could get at.
+    pub(super) helper: Option<Helper>,
     /// The rules as the API tells them.
     pub(super) written: api::policy::Written,
     /// Cancelled once a newer process has taken over.
@@ -110,16 +113,17 @@ impl Reload {
         }
     }
 
-    /// Reads the file and puts it in force.
-    async fn read(&self, file: &Path, before: &Written, started: &Written) -> Result<Written, ConfigErrors> {
+    /// Reads the file and puts it in force; or why not, in words.
+    async fn read(&self, file: &Path, before: &Written, started: &Written) -> Result<Written, String> {
         let path = file.to_owned();
         let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-        let config = read.unwrap_or_else(|error| Err(ConfigErrors::unreadable(file, &error)))?;
-        let mut config = config;
+        let read = read.unwrap_or_else(|error| Err(ConfigErrors::unreadable(file, &error)));
+        let mut config = read.map_err(|errors| errors.to_string())?;
         let mut difference = before.difference(&config.written);
         // What is not taken over is as it was at the start, whatever was read since.
         difference.needs_restart = started.difference(&config.written).needs_restart;
-        let sockets = std::mem::take(&mut config.sockets).into_iter().map(Arc::new).collect();
+        let sockets: Vec<_> = std::mem::take(&mut config.sockets).into_iter().map(Arc::new).collect();
+        shells::vouch_again(self.helper.as_ref(), &config, &sockets).await.map_err(|error| error.to_string())?;
         self.tokens.set_roles(settings::role_groups(&config.roles));
         self.rules.replace(std::mem::take(&mut config.policies), sockets);
         self.written.replace(config::policies_as_written(&config.text));

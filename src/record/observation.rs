@@ -47,7 +47,7 @@ pub enum What {
     Env {
         /// Its name.
         name: String,
-        /// Its value.
+        /// Its value; where it may be a secret only its length, as `(7 bytes)`.
         value: String,
     },
     /// A login shell was started.

@@ -53,13 +53,18 @@ async fn gate() -> Option<(TempDir, Gateway, Ssh)> {
 /// What `serve` says of this configuration, which it must not start on.
 async fn refused(setup: Setup, data: &Path) -> (Option<i32>, String) {
     let dir = TempDir::with_prefix("gatescribe-").unwrap();
+    refused_in(dir.path(), env!("CARGO_BIN_EXE_gatescribe"), setup, data).await
+}
+
+/// The same, of a file in this directory, and by this copy of the program.
+async fn refused_in(dir: &Path, program: &str, setup: Setup, data: &Path) -> (Option<i32>, String) {
     let (https, ssh) = (free_port(), free_port());
-    let config = dir.path().join("gatescribe.toml");
+    let (config, program) = (dir.join("gatescribe.toml"), program.to_owned());
     let issuer = Issuer::start(https).await;
     fs::write(&config, setup.config(data, &issuer, https, ssh)).unwrap();
     let serve = tokio::task::spawn_blocking(move || {
         let mut command = Command::new("timeout");
-        command.args(["30", env!("CARGO_BIN_EXE_gatescribe"), "serve", "--config"]).arg(&config).output().unwrap()
+        command.args(["30", &program, "serve", "--config"]).arg(&config).output().unwrap()
     });
     let Output { status, stderr, .. } = serve.await.unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
@@ -105,6 +110,31 @@ fn program_in(dir: &Path) -> String {
     let built = env!("CARGO_BIN_EXE_gatescribe");
     fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
     program.display().to_string()
+}
+
+/// The directory of the cgroup that this process is in, if another may be made in it.
+fn cgroup() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().map(|mount| Path::new(mount).join(own)).find(|dir| {
+        let test = dir.join(format!("gatescribe-test-{}", std::process::id()));
+        let made = dir.join("cgroup.procs").exists() && fs::create_dir(&test).is_ok();
+        let kills = test.join("cgroup.kill").exists();
+        made && fs::remove_dir(&test).is_ok() && kills
+    })
+}
+
+/// What of `/proc` shows of these processes that another user can read, as this shell finds.
+async fn readable_of(ssh: &Ssh, pids: &[u32]) -> String {
+    let ask = |pid: &u32| {
+        format!(
+            "for f in environ mem maps auxv stack syscall pagemap task/{pid}/mem task/{pid}/environ; do \
+             head -c 1 /proc/{pid}/$f >/dev/null 2>&1 && echo {pid} $f; done; \
+             for d in fd fdinfo map_files cwd root; do ls /proc/{pid}/$d/ >/dev/null 2>&1 && echo {pid} $d; done; "
+        )
+    };
+    let line: String = pids.iter().map(ask).collect();
+    ssh.run("host", &format!("{line} true")).await.ok()
 }
 
 fn give(path: &Path, user: &str) {
@@ -156,7 +186,10 @@ async fn a_gateway_that_is_not_root_needs_capabilities_and_passes_none_on() {
     terminal.expect("ready-2").await;
     eventually("the sleeper", SOON, async || (process::with_argument(&mark).len() == 1).then_some(())).await;
     let api = gateway.admin().await;
-    let killed = api.kill(&api.live("host").await, "enough", AT_ONCE).await;
+    let row = api.live("host").await;
+    let pids = [vec![gateway.pid()], of_role(&gateway, "helper"), of_role(&gateway, "keeper")].concat();
+    assert_eq!((pids.len(), readable_of(&ssh, &pids).await), (3, String::new()));
+    let killed = api.kill(&row, "enough", AT_ONCE).await;
     assert_eq!(killed.remaining.as_deref(), Some("none"), "{killed:?}");
     assert!(process::with_argument(&mark).is_empty());
     // Removes its spool, which is under a name of its user's.
@@ -253,6 +286,11 @@ async fn nothing_that_the_gateway_keeps_can_be_read() {
     let yes = String::from_utf8(told.stdout).unwrap();
     assert_eq!(yes.trim_end(), format!("yes {}", open.display()), "{}", told.stderr);
     assert!(process::is_alive(gateway.pid()) && process::is_alive(helper[0]));
+    let mut open = ssh.start(&["host@gate", "echo up; cat"]);
+    assert_eq!(open.receive_line().await, "up");
+    let one = async || Some(of_role(&gateway, "keeper")).filter(|keepers| keepers.len() == 1);
+    let pids = [vec![gateway.pid()], helper, eventually("its keeper alone", SOON, one).await].concat();
+    assert_eq!(readable_of(&ssh, &pids).await, "");
 }
 
 #[tokio::test]
@@ -307,14 +345,20 @@ impl russh::client::Handler for Anybody {
     }
 }
 
-#[tokio::test]
-async fn a_signal_reaches_what_was_started() {
-    let Some((_dir, gateway, ssh)) = gate().await else { return };
+/// A client that says what no other does.
+async fn client(gateway: &Gateway, ssh: &Ssh) -> russh::client::Handle<Anybody> {
     let config = std::sync::Arc::new(russh::client::Config::default());
     let mut client = russh::client::connect(config, ("127.0.0.1", gateway.ssh), Anybody).await.unwrap();
     let key = std::sync::Arc::new(russh::keys::load_secret_key(ssh.path("id"), None).unwrap());
     let key = russh::keys::PrivateKeyWithHashAlg::new(key, None);
     assert!(client.authenticate_publickey("host", key).await.unwrap().success());
+    client
+}
+
+#[tokio::test]
+async fn a_signal_reaches_what_was_started() {
+    let Some((_dir, gateway, ssh)) = gate().await else { return };
+    let client = client(&gateway, &ssh).await;
     let mut channel = client.channel_open_session().await.unwrap();
     let line = "trap 'echo caught; exit 3' USR1; echo up; while :; do sleep 0.1; done";
     channel.exec(true, line).await.unwrap();
@@ -338,9 +382,99 @@ async fn a_signal_reaches_what_was_started() {
 }
 
 #[tokio::test]
+async fn a_program_in_the_keepers_group_is_signalled_and_the_keeper_is_not() {
+    let Some((_dir, gateway, ssh)) = gate().await else { return };
+    let client = client(&gateway, &ssh).await;
+    let mut channel = client.channel_open_session().await.unwrap();
+    channel.request_pty(true, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
+    // What the shell starts is of the keeper's session, so it may join its group and make that the terminal's own.
+    let joins = "$SIG{TTOU} = q(IGNORE); $| = 1; $k = getppid; setpgid(0, $k) or die; tcsetpgrp(0, $k) or die; \
+                 print qq(joined\\n); sleep 600";
+    channel.exec(true, format!("exec perl -MPOSIX -e '{joins}'")).await.unwrap();
+    let (mut text, mut by) = (Vec::new(), None);
+    let all = async {
+        while let Some(said) = channel.wait().await {
+            match said {
+                russh::ChannelMsg::Data { data } => {
+                    text.extend_from_slice(&data);
+                    if text.ends_with(b"joined\r\n") {
+                        channel.signal(russh::Sig::USR1).await.unwrap();
+                    }
+                }
+                russh::ChannelMsg::ExitSignal { signal_name, .. } => by = Some(signal_name),
+                _ => {}
+            }
+        }
+    };
+    within(SOON, "the signal has its effect", all).await;
+    // A keeper that dies cannot tell of which signal the program did.
+    assert!(matches!(by, Some(russh::Sig::USR1)), "{by:?} {}", String::from_utf8_lossy(&text));
+}
+
+#[tokio::test]
+async fn who_forks_without_end_is_ended_all_the_same() {
+    if !may_become_others() {
+        return;
+    }
+    let dir = open_dir();
+    // The limit that everybody gets is higher. Whoever has a lower one keeps it.
+    let program = ["prlimit", "--nproc=200:200", env!("CARGO_BIN_EXE_gatescribe")];
+    let setup = Setup::new().socket(&socket("host", USER)).data(dir.path().join("data")).by_way_of(&program);
+    let gateway = setup.start().await;
+    let ssh = gateway.signed_in("alice", "host").await;
+    let limits = ssh.run("host", "grep '^Max processes' /proc/self/limits").await.ok();
+    assert_eq!(limits.split_whitespace().filter(|word| *word == "200").count(), 2, "{limits}");
+    let mark = format!("bomb-{}", gateway.pid());
+    // Each in a session of its own, away from the shell, and buried by nobody but the kernel.
+    let forks = "$SIG{CHLD} = q(IGNORE); while (1) { $child = fork; defined $child ? $child || setsid : \
+                 select(undef, undef, undef, 0.01) }";
+    let mut running = ssh.start(&["host@gate", &format!("echo up; exec perl -MPOSIX -e '{forks}' {mark}")]);
+    assert_eq!(running.receive_line().await, "up");
+    eventually("many", SOON, async || (process::with_argument(&mark).len() > 100).then_some(())).await;
+    let api = gateway.admin().await;
+    let killed = api.kill(&api.live("host").await, "enough", AT_ONCE).await;
+    assert_eq!(killed.remaining.as_deref(), Some("none"), "{killed:?}");
+    assert_eq!(process::with_argument(&mark), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_shell_has_a_cgroup_where_one_can_be_had_and_a_limit_everywhere() {
+    let Some((_dir, gateway, ssh)) = gate().await else { return };
+    let limits = ssh.run("host", "grep '^Max processes' /proc/self/limits").await.ok();
+    let numbers = limits.split_whitespace().filter_map(|word| word.parse().ok());
+    assert!(numbers.clone().count() == 2 && numbers.clone().all(|limit: u64| limit <= 4096), "{limits}");
+    let Some(own) = cgroup() else { return };
+    let mut shell = ssh.start(&["host@gate", "echo $PPID; grep ^0:: /proc/self/cgroup; cat"]);
+    let keeper: u32 = shell.receive_line().await.parse().unwrap();
+    let inside = shell.receive_line().await;
+    let name = format!("gatescribe-shell-{keeper}");
+    assert!(inside.ends_with(&format!("/{name}")), "{inside}");
+    let dir = own.join(&name);
+    assert!(dir.exists());
+    let of_keeper = fs::read_to_string(format!("/proc/{keeper}/cgroup")).unwrap();
+    assert!(!of_keeper.contains("gatescribe-shell"), "what ends the shell would end the keeper: {of_keeper}");
+    assert_eq!(shell.finish(SOON).await.status, Some(0));
+    eventually("its cgroup is removed", SOON, async || (!dir.exists()).then_some(())).await;
+    // A keeper that was killed removes nothing; the helper does.
+    let mut shell = ssh.start(&["host@gate", "echo $PPID; cat"]);
+    let keeper: u32 = shell.receive_line().await.parse().unwrap();
+    let dir = own.join(format!("gatescribe-shell-{keeper}"));
+    assert!(dir.exists() && of_role(&gateway, "keeper").contains(&keeper));
+    process::signal(keeper, Signal::KILL);
+    eventually("its cgroup is removed", SOON, async || (!dir.exists()).then_some(())).await;
+}
+
+#[tokio::test]
 async fn what_a_shell_leaves_behind_ends_with_its_channel() {
     let Some((_dir, gateway, ssh)) = gate().await else { return };
     let mark = format!("997.{}", gateway.pid());
+    // A daemon as they are made: two forks, a session of its own, no descriptor of the shell's.
+    let daemon = "exit if fork; setsid; exit if fork; open(STDOUT, q(>/dev/null)); open(STDERR, q(>/dev/null)); \
+                  exec @ARGV";
+    let shell = ssh.start(&["host@gate", &format!("perl -MPOSIX -e '{daemon}' sleep {mark}; cat")]);
+    eventually("the daemon", SOON, async || (process::with_argument(&mark).len() == 1).then_some(())).await;
+    assert_eq!(shell.finish(SOON).await.status, Some(0));
+    eventually("the daemon ends", SOON, async || process::with_argument(&mark).is_empty().then_some(())).await;
     // A status, and a signal's name, come through; what was left running does not stay.
     let done = ssh.run("host", &format!("(setsid nohup sleep {mark} >/dev/null 2>&1 &); exit 5")).await;
     assert_eq!(done.status, Some(5), "{done:?}");
@@ -355,7 +489,8 @@ async fn a_kill_ends_what_detached_itself_and_says_that_nothing_remains() {
     let Some((_dir, gateway, ssh)) = gate().await else { return };
     let (mark, mut terminal) = (format!("998.{}", gateway.pid()), ssh.terminal(&["-t", "host@gate"]));
     terminal.send(&format!(
-        "kill -9 $PPID; setsid nohup sleep {mark} >/dev/null 2>&1 & sleep {mark} & (sleep {mark} &) ; echo ready-$((1+1))\n"
+        "kill -9 $PPID; setsid nohup sleep {mark} >/dev/null 2>&1 & sleep {mark} & (setsid sleep {mark} &) ; \
+         echo ready-$((1+1))\n"
     ));
     terminal.expect("ready-2").await;
     let sleepers = || process::with_argument(&mark);
@@ -472,6 +607,84 @@ async fn who_could_reach_what_the_gateway_keeps_gets_no_shell() {
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let (_, words) = refused(host().recording(&format!("key = \"file:{}\"", key.display())), &data).await;
     assert!(words.contains(&format!("{} by reading it", key.display())), "{words}");
+}
+
+#[tokio::test]
+async fn who_could_change_what_the_gateway_believes_gets_no_shell() {
+    if !may_become_others() {
+        return;
+    }
+    let dir = open_dir();
+    let (data, place) = (dir.path().join("data"), dir.path().join("etc"));
+    fs::create_dir(&place).unwrap();
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let built = env!("CARGO_BIN_EXE_gatescribe");
+    let known = dir.path().join("known_hosts");
+    let host = || Setup::new().socket(&socket("host", USER));
+    let other = format!(
+        "[[socket]]\nname = \"other\"\ntype = \"ssh\"\n[socket.upstream]\naddress = \"127.0.0.1:9\"\n\
+         username = \"x\"\ncertificate = true\nknown_hosts = \"{}\"\n",
+        known.display()
+    );
+    let assert_refused = |told: (Option<i32>, String), expected: &[&str]| {
+        let (status, words) = told;
+        assert_eq!(status, Some(1), "{words}");
+        assert!(words.contains("socket host: ") && expected.iter().all(|part| words.contains(part)), "{words}");
+    };
+    let shown = place.display().to_string();
+    // The configuration: its directory, and a link on the way to it.
+    mode(&place, 0o757);
+    assert_refused(refused_in(&place, built, host(), &data).await, &["gatescribe.toml", "in the directory", &shown]);
+    mode(&place, 0o755);
+    let link = dir.path().join("open");
+    fs::create_dir(&link).unwrap();
+    mode(&link, 0o777);
+    std::os::unix::fs::symlink(&place, link.join("etc")).unwrap();
+    let linked = link.join("etc");
+    let told = refused_in(&linked, built, host(), &data).await;
+    assert_refused(told, &["gatescribe.toml", "in the directory", link.to_str().unwrap()]);
+    // A server's keys.
+    fs::write(&known, "127.0.0.1 ssh-ed25519 AAAA\n").unwrap();
+    mode(&known, 0o646);
+    let told = refused_in(&place, built, host().socket(&other), &data).await;
+    assert_refused(told, &[known.to_str().unwrap(), "by writing to it"]);
+    // The program: where it is, and what it gives to whoever runs it.
+    mode(&link, 0o755);
+    let program = link.join("gatescribe");
+    fs::copy(built, &program).unwrap();
+    let program = program.display().to_string();
+    let told = async || refused_in(&place, &program, host(), &data).await;
+    mode(&link, 0o777);
+    assert_refused(told().await, &["the gateway's program", "in the directory"]);
+    mode(&link, 0o755);
+    mode(Path::new(&program), 0o4755);
+    assert_refused(told().await, &["set-user-ID"]);
+    mode(Path::new(&program), 0o755);
+    // CAP_NET_BIND_SERVICE, as `setcap` writes it (linux/capability.h, revision 2).
+    let capability = [&0x0200_0001u32.to_le_bytes()[..], &(1u32 << 10).to_le_bytes(), &[0; 12]].concat();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(Path::new(&program), "security.capability", &capability, flags).unwrap();
+    assert_refused(told().await, &["file capabilities"]);
+}
+
+#[tokio::test]
+async fn a_changed_file_that_others_could_change_is_not_taken() {
+    let Some((_dir, mut gateway, ssh)) = gate().await else { return };
+    gateway.expect_errors();
+    let config = gateway.config_file();
+    let mode = |mode: u32| fs::set_permissions(&config, Permissions::from_mode(mode)).unwrap();
+    mode(0o646);
+    let mut file = fs::read_to_string(&config).unwrap();
+    file += &socket("again", USER);
+    fs::write(&config, file).unwrap();
+    let log = gateway.log_with("the configuration file was not taken").await;
+    assert!(log.contains("socket again: ") || log.contains("socket host: "), "{log}");
+    assert!(log.contains("gatescribe.toml by writing to it"), "{log}");
+    assert_ne!(ssh.run("again", "true").await.status, Some(0));
+    // Closing it is a change too.
+    mode(0o644);
+    gateway.log_with("the configuration file was read again").await;
+    assert_eq!(ssh.run("again", "id -un").await.ok().trim_end(), USER);
 }
 
 #[tokio::test]

@@ -62,7 +62,8 @@ fn typed(line: &str) -> Option<String> {
 #[tokio::test]
 async fn both_streams_the_exit_and_every_fact_are_in_the_recording() {
     let (_sshd, gateway, ssh) = gate().await;
-    let mut done = ssh.start(&["-o", "SetEnv LC_TEST=x", "web@gate", "cat; echo err >&2; exit 9"]);
+    let variables = "SetEnv LC_TIME=C LC_TOKEN=hunter2 GREETING=hunter2";
+    let mut done = ssh.start(&["-o", variables, "web@gate", "cat; echo err >&2; exit 9"]);
     done.send(b"in\xff\x00\n").await;
     done.receive(5).await;
     assert_eq!(done.finish(SOON).await.status, Some(9));
@@ -78,7 +79,13 @@ async fn both_streams_the_exit_and_every_fact_are_in_the_recording() {
     assert_eq!(recordings::bytes(&read.observations, Direction::Output, 1), b"err\n");
     let has = |check: fn(&What) -> bool| read.observations.iter().any(|o| check(&o.what));
     assert!(has(|what| matches!(what, What::Exec { command } if command.starts_with(b"cat;"))));
-    assert!(has(|what| matches!(what, What::Env { name, .. } if name == "LC_TEST")));
+    // Of a variable that may be a secret, its name alone.
+    assert!(has(|what| matches!(what, What::Env { name, value } if name == "LC_TIME" && value == "C")));
+    for secret in ["LC_TOKEN", "GREETING"] {
+        let told = What::Env { name: secret.into(), value: "(7 bytes)".into() };
+        assert!(read.observations.iter().any(|o| o.what == told), "{secret}");
+    }
+    assert!(!format!("{row:?} {:?} {}", read.observations, gateway.log()).contains("hunter2"));
     assert!(has(|what| matches!(what, What::Eof { direction: Direction::Input })));
     assert!(has(|what| matches!(what, What::ExitStatus { status: 9 })));
     assert!(read.observations.is_sorted_by_key(|o| o.at));

@@ -31,7 +31,7 @@ pub fn names_a_file(keys: &OneOrMore) -> bool {
 }
 
 /// Whether it is written as a public key: a kind of key and something behind it.
-fn is_key(text: &str) -> bool {
+pub(in crate::config) fn is_key(text: &str) -> bool {
     let mut words = text.split_whitespace();
     let kind = words.next().unwrap_or_default();
     words.next().is_some() && ["ssh-", "ecdsa-", "sk-"].iter().any(|start| kind.starts_with(start))

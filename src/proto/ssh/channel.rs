@@ -317,7 +317,7 @@ async fn open_book(
         recording.record(What::Pty { term: term.clone(), cols: size.cols, rows: size.rows }).await?;
     }
     for (name, value) in &how.env {
-        recording.record(What::Env { name: name.clone(), value: value.clone() }).await?;
+        recording.record(What::Env { name: name.clone(), value: shown(name, value) }).await?;
     }
     let what = match &deed.program {
         Program::Command(command) => What::Exec { command: Bytes::copy_from_slice(command) },
@@ -369,6 +369,39 @@ pub(super) fn farewell(session: &Session) -> String {
 /// The language of a program's words, and what kind of terminal there is.
 fn is_locale(name: &str) -> bool {
     matches!(name, "LANG" | "TERM") || name.starts_with("LC_")
+}
+
+/// Variables whose values are about language, time and the terminal. By their whole names: what a server takes, such as
+/// `LC_*`, is what people pass secrets in.
+const SHOWN: [&str; 20] = [
+    "COLORTERM",
+    "LANG",
+    "LANGUAGE",
+    "LC_ADDRESS",
+    "LC_ALL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_IDENTIFICATION",
+    "LC_MEASUREMENT",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NAME",
+    "LC_NUMERIC",
+    "LC_PAPER",
+    "LC_TELEPHONE",
+    "LC_TIME",
+    "NO_COLOR",
+    "TERM",
+    "TERM_PROGRAM",
+    "TZ",
+];
+
+/// A variable's value as it is written down: of one that may be a secret, how long it is.
+fn shown(name: &str, value: &str) -> String {
+    match SHOWN.contains(&name) {
+        true => value.to_owned(),
+        false => format!("({} bytes)", value.len()),
+    }
 }
 
 /// Words as they stand in a terminal: on a line of their own, whatever mode it is in.

@@ -3,14 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::wire::{self, Answer, Frames, Order};
+use super::wire::{self, Answer, Frames, Order, Places};
 
 /// How long a keeper may take to answer its first order: a directory service may be asked for the user.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -51,15 +51,25 @@ impl Helper {
         self.users.iter().any(|name| name == user)
     }
 
-    /// Whether `user` can be given a shell here without reaching any of `paths`; if not, why, for whoever runs the gateway.
-    pub async fn vouch(&self, user: &str, paths: Vec<PathBuf>) -> Result<(), String> {
-        let order = Order::Probe { user: user.to_owned(), paths };
+    /// Whether `user` can be given a shell here without getting at any of `places` or at the gateway's own program; if not,
+    /// why, for whoever runs the gateway.
+    pub async fn vouch(&self, user: &str, places: Places) -> Result<(), String> {
+        self.ask(Order::Probe { user: user.to_owned(), places, by_being: true }).await
+    }
+
+    /// The same without any process of the user's, whom the shells that are open by now would let end or stop it.
+    pub async fn vouch_again(&self, user: &str, places: Places) -> Result<(), String> {
+        self.ask(Order::Probe { user: user.to_owned(), places, by_being: false }).await
+    }
+
+    async fn ask(&self, order: Order) -> Result<(), String> {
+        let Order::Probe { user, .. } = &order else { return Err("that is no question".into()) };
         let kept = self.keeper(&order, &[]).await.map_err(|error| format!("the helper does not answer: {error}"))?;
         match kept.answer {
             Answer::Found { reached } => match reached.first() {
                 None => Ok(()),
                 Some((path, how)) => Err(format!(
-                    "{user:?} could get at {} {how}; take the right away (chmod go-rwx), or use another user",
+                    "{user:?} could get at {} {how}; take the right away (chmod, chown), or use another user",
                     path.display()
                 )),
             },

@@ -2,28 +2,31 @@
 //!
 //! It is this same binary, started by the gateway as `gatescribe shell-keeper`, or by the gateway's helper (`lent.rs`). As a
 //! child subreaper (prctl(2), `PR_SET_CHILD_SUBREAPER`) it becomes the parent of every orphan below it, so `setsid`,
-//! `nohup` and double forks stay in its tree. It ends the whole tree when the shell ends, when it is told to (SIGTERM, or
-//! by its line), and when the gateway dies. Knows nothing of sessions, recordings or the network.
+//! `nohup` and double forks stay in its tree; where it can have one, all of that is in a cgroup too (`cgroup.rs`). It ends
+//! the whole tree when the shell ends, when it is told to (SIGTERM, or by its line), and when the gateway dies. Knows
+//! nothing of sessions, recordings or the network.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpgrp, getpid, getppid, ioctl_tiocsctty, kill_process,
-    kill_process_group, pidfd_open, set_child_subreaper, setsid, wait,
+    kill_process_group, pidfd_open, set_child_subreaper, setpriority_process, setsid, wait,
 };
 use rustix::termios::tcsetpgrp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
 
+use super::cgroup::Cgroup;
 use super::wire::{self, Answer};
 
 /// How long ending the tree may take before the keeper gives up.
@@ -35,6 +38,9 @@ pub const ENDED: i32 = 128 + SIGTERM;
 
 /// The exit code after an ordered end that left something behind, such as a process of another user.
 const LEFT: i32 = ENDED + 1;
+
+/// The priority of who ends the others (setpriority(2)).
+const FIRST: i32 = -20;
 
 /// What a terminal stops programs with: numbers.
 const STOPS: [i32; 3] = [SIGTSTP, SIGTTIN, SIGTTOU];
@@ -80,11 +86,12 @@ pub(super) fn keep(
     let child = {
         let _starting = ending.starting();
         // A home that is not there, or that its user may not enter, is no reason to refuse, nor is it at an sshd.
-        program.process_group(0).spawn().or_else(|_| program.current_dir("/").spawn())?
+        ending.spawn(program.process_group(0)).or_else(|_| ending.spawn(program.current_dir("/")))?
     };
     // What it was given is its own from now on, so that its end can be seen at the other end.
     drop(program);
     let child = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("no process id"))?;
+    let _ = ending.started.set(child);
     if let Some(terminal) = terminal {
         // In a group of its own, so that what a terminal or a client sends to the foreground never meets the keeper. A
         // shell that had touched the terminal before was stopped: go on.
@@ -93,7 +100,7 @@ pub(super) fn keep(
     }
     started();
     let status = reap_until(child, &ending)?;
-    let clean = end_tree();
+    let clean = end_tree(ending.cgroup.get());
     ending.exit_as(status, clean)
 }
 
@@ -106,12 +113,36 @@ pub(super) struct Ending {
     starting: Mutex<()>,
     /// Who is told how it ended; `None`: the exit code tells the parent.
     told: Option<UnixStream>,
+    /// What the shell is in, and its keeper is not, where that can be had.
+    cgroup: OnceLock<Cgroup>,
+    /// The shell, which leads a group.
+    started: OnceLock<Pid>,
 }
 
 impl Ending {
-    /// Whose end is told on this line.
+    /// Whose end is told on this line, and whose shell is in a cgroup where that can be had.
     pub(super) fn told_on(line: UnixStream) -> Self {
         Self { told: Some(line), ..Self::default() }
+    }
+
+    /// The shell, once it was started.
+    pub(super) fn started(&self) -> Option<Pid> {
+        self.started.get().copied()
+    }
+
+    fn spawn(&self, program: &mut Command) -> io::Result<Child> {
+        let Some(cgroup) = self.told.as_ref().and_then(|_| Cgroup::make(getpid())) else { return program.spawn() };
+        let Ok(started) = cgroup.spawn(program) else { return program.spawn() };
+        match started {
+            Ok(child) => {
+                let _ = self.cgroup.set(cgroup);
+                Ok(child)
+            }
+            Err(error) => {
+                cgroup.remove();
+                Err(error)
+            }
+        }
     }
 
     fn starting(&self) -> MutexGuard<'_, ()> {
@@ -122,7 +153,7 @@ impl Ending {
     pub(super) fn end_all(&self) -> ! {
         let _never_again = self.starting();
         self.ordered.store(true, Ordering::SeqCst);
-        let clean = end_tree();
+        let clean = end_tree(self.cgroup.get());
         self.tell(None, clean);
         std::process::exit(if clean { ENDED } else { LEFT })
     }
@@ -200,26 +231,50 @@ fn reap_until(child: Pid, ending: &Ending) -> io::Result<WaitStatus> {
     }
 }
 
+/// Signals a process group of what is below `keeper`, which leads its own; left out: that of what was started.
+///
+/// What is of the keeper's session may join the keeper's group, and make it the terminal's foreground one (setpgid(2),
+/// tcsetpgrp(3)): then the processes are meant, and never the keeper.
+pub(super) fn signal_below(keeper: Pid, group: Option<Pid>, signal: Signal) {
+    let below = tree(keeper);
+    let Some(group) = group.or_else(|| Some(below.first()?.group)) else { return };
+    let mut members = below.iter().filter(|member| member.group == group).peekable();
+    if group == keeper {
+        for member in members {
+            let _ = kill_process(member.pid, signal);
+        }
+    } else if members.peek().is_some() {
+        let _ = kill_process_group(group, signal);
+    }
+}
+
 /// Ends everything below this process; whether nothing is left. Loops, because a process may fork between the look and
 /// the kill. The kernel has the last word: every orphan below a child subreaper becomes its child, so without children
 /// there is nobody left.
+///
+/// The dead are not buried before nobody lives: until then they count against what their user may have (RLIMIT_NPROC),
+/// so that who forks without end finds no room for more.
 #[expect(clippy::disallowed_methods, reason = "a process of its own, without a runtime")]
-fn end_tree() -> bool {
+fn end_tree(cgroup: Option<&Cgroup>) -> bool {
     let deadline = Instant::now() + END_DEADLINE;
+    // Who forks without end takes the processor too. Without CAP_SYS_NICE it takes longer.
+    let _ = setpriority_process(None, FIRST);
     loop {
-        for member in tree(getpid()) {
+        if let Some(cgroup) = cgroup {
+            cgroup.kill();
+        }
+        let mut living = false;
+        for member in tree(getpid()).iter().filter(|member| member.alive) {
+            living = true;
             let _ = kill_process(member.pid, Signal::KILL);
             // Meets what a process forked before it died; nobody else can be in a group of this session.
             if member.group != getpgrp() {
                 let _ = kill_process_group(member.group, Signal::KILL);
             }
         }
-        loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some(_)) => {}
-                Err(rustix::io::Errno::CHILD) => return true,
-                _ => break,
-            }
+        // A cgroup is in use for a moment longer than who was in it.
+        if !living && buried() && cgroup.is_none_or(Cgroup::remove) {
+            return true;
         }
         if Instant::now() > deadline {
             return false;
@@ -228,10 +283,22 @@ fn end_tree() -> bool {
     }
 }
 
+/// Buries all that is dead; whether no child is left.
+fn buried() -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Err(rustix::io::Errno::CHILD) => return true,
+            _ => return false,
+        }
+    }
+}
+
 /// A process, perhaps already dead and not yet buried.
 #[derive(Clone, Copy)]
 pub(super) struct Member {
     pub(super) pid: Pid,
+    alive: bool,
     pub(super) parent: Pid,
     pub(super) group: Pid,
 }
@@ -239,15 +306,16 @@ pub(super) struct Member {
 /// Every process below `root`, nearest first, from `/proc/<pid>/stat` (proc(5)).
 pub(super) fn tree(root: Pid) -> Vec<Member> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let all: Vec<Member> =
-        entries.filter_map(|entry| member(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect();
-    let mut found: Vec<Member> = Vec::new();
-    let mut parents = std::collections::VecDeque::from([root]);
-    while let Some(parent) = parents.pop_front() {
-        for child in all.iter().filter(|member| member.parent == parent) {
-            found.push(*child);
-            parents.push_back(child.pid);
-        }
+    let mut children: HashMap<Pid, Vec<Member>> = HashMap::new();
+    for member in entries.filter_map(|entry| member(entry.ok()?.file_name().to_str()?.parse().ok()?)) {
+        children.entry(member.parent).or_default().push(member);
+    }
+    let mut found: Vec<Member> = children.remove(&root).unwrap_or_default();
+    let mut at = 0;
+    while let Some(parent) = found.get(at) {
+        // Taken out, so that ids that were given anew in between lead nowhere twice.
+        found.extend(children.remove(&parent.pid).unwrap_or_default());
+        at += 1;
     }
     found
 }
@@ -256,6 +324,8 @@ fn member(pid: i32) -> Option<Member> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, so the fields are read after the last one.
     let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ').skip(1).map(|field| field.parse().ok().and_then(Pid::from_raw));
-    Some(Member { pid: Pid::from_raw(pid)?, parent: fields.next()??, group: fields.next()?? })
+    let (state, fields) = fields.split_once(' ')?;
+    let mut fields = fields.split(' ').map(|field| field.parse().ok().and_then(Pid::from_raw));
+    let alive = !matches!(state, "Z" | "X");
+    Some(Member { pid: Pid::from_raw(pid)?, alive, parent: fields.next()??, group: fields.next()?? })
 }

@@ -6,12 +6,12 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 
 use super::helper;
-use super::keeper::{ENDED, tree};
+use super::keeper::{ENDED, signal_below, tree};
 use super::signal_called;
 use super::wire::{self, Answer, Frames, Order};
 
@@ -146,18 +146,12 @@ impl Teller {
     pub(super) fn signal(&self, name: &str, group: Option<Pid>) {
         let Some(signal) = signal_called(name) else { return };
         match self {
-            Teller::Own(keeper) => {
-                // What was started is the keeper's first child, in a group of its own.
-                let started = || Some(tree((*keeper)?).first()?.group);
-                if let Some(group) = group.or_else(started) {
-                    let _ = kill_process_group(group, signal);
-                }
-            }
+            Teller::Own(Some(keeper)) => signal_below(*keeper, group, signal),
             Teller::Lent(line) => {
                 let group = group.map(|group| group.as_raw_nonzero().get());
                 tell(line, &Order::Signal { name: name.to_owned(), group });
             }
-            Teller::Silent => {}
+            Teller::Own(None) | Teller::Silent => {}
         }
     }
 

@@ -18,10 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
-use rustix::process::{Pid, geteuid, getpid, kill_process_group, umask};
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, geteuid, getpid, getrlimit, set_dumpable_behavior, setrlimit, umask,
+};
 use rustix::thread::{CapabilitySet, capabilities, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
 
-use super::keeper::{self, Ending, tree};
+use super::keeper::{self, Ending, signal_below};
 use super::probe;
 use super::signal_called;
 use super::wire::{self, Answer, Line, Order, Start, What};
@@ -33,11 +35,16 @@ const ORDER_WITHIN: Duration = Duration::from_secs(10);
 /// How long an answer may wait for the gateway.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// Most processes and threads that one user may have at a time, in all its shells and whatever else there is of it: a
+/// fork bomb ends there.
+const MOST_PROCESSES: u64 = 4096;
+
 /// Where programs are looked for, as sshd has it for users.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/games";
 
 /// Becomes what the line at standard input orders, for one of these users. Comes back only when it could not.
 pub fn run(users: &[String]) -> io::Result<Infallible> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let mut line = Line::new(take_line()?);
     line.stream().set_read_timeout(Some(ORDER_WITHIN))?;
     line.stream().set_write_timeout(Some(ANSWER_WITHIN))?;
@@ -48,8 +55,8 @@ pub fn run(users: &[String]) -> io::Result<Infallible> {
             Ok(account) => begin(line, &account, start, files).map(drop).err().map(|error| error.to_string()),
             Err(words) => Some(words),
         },
-        Order::Probe { user, paths } => {
-            let reached = admitted(&user, users).and_then(|account| probe::look(&account, &paths));
+        Order::Probe { user, places, by_being } => {
+            let reached = admitted(&user, users).and_then(|account| probe::look(&account, &places, by_being));
             match reached {
                 Ok(reached) => {
                     wire::say(&answers, &Answer::Found { reached })?;
@@ -101,6 +108,13 @@ pub(super) fn give_nothing_on() -> io::Result<()> {
     Ok(set_capabilities(None, nothing)?)
 }
 
+/// Limits what this process starts; a limit that it has already stays.
+fn limit_processes() -> io::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nproc);
+    let most = |limit: Option<u64>| Some(limit.map_or(MOST_PROCESSES, |limit| limit.min(MOST_PROCESSES)));
+    Ok(setrlimit(Resource::Nproc, Rlimit { current: most(current), maximum: most(maximum) })?)
+}
+
 /// A program as this user: user, primary group and, because the user is set, no other group (std drops them).
 pub(super) fn as_user(program: impl AsRef<OsStr>, account: &Account) -> Command {
     let mut command = Command::new(program);
@@ -110,6 +124,7 @@ pub(super) fn as_user(program: impl AsRef<OsStr>, account: &Account) -> Command 
 
 fn begin(mut line: Line, account: &Account, start: Start, files: Vec<OwnedFd>) -> io::Result<Infallible> {
     give_nothing_on()?;
+    limit_processes()?;
     // What the gateway makes is private; what its users make is as on any host.
     umask(Mode::from_raw_mode(0o022));
     let terminal = start.term.is_some();
@@ -132,7 +147,12 @@ fn begin(mut line: Line, account: &Account, start: Start, files: Vec<OwnedFd>) -
     std::thread::spawn(move || {
         while let Ok((order, _)) = line.hear() {
             match order {
-                Order::Signal { name, group } => signal(&name, group),
+                Order::Signal { name, group } => {
+                    let group = group.and_then(Pid::from_raw).or(watching.started());
+                    if let Some(signal) = signal_called(&name) {
+                        signal_below(getpid(), group, signal);
+                    }
+                }
                 _ => break,
             }
         }
@@ -178,19 +198,6 @@ fn environment(command: &mut Command, account: &Account, shell: &Path, start: &S
     }
     if let Some(term) = &start.term {
         command.env("TERM", term);
-    }
-}
-
-/// Signals a process group, if something of what was started is in it; left out: the group of what was started itself.
-fn signal(name: &str, group: Option<i32>) {
-    let Some(signal) = signal_called(name) else { return };
-    let below = tree(getpid());
-    let group = match group.and_then(Pid::from_raw) {
-        Some(asked) => below.iter().map(|member| member.group).find(|group| *group == asked),
-        None => below.first().map(|started| started.group),
-    };
-    if let Some(group) = group {
-        let _ = kill_process_group(group, signal);
     }
 }
 

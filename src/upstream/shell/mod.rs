@@ -6,9 +6,11 @@
 //! here outlives its channel.
 //!
 //! Another user's keepers are started by the helper (`helper.rs`, its process is `lending.rs`), which was forked before the
-//! gateway opened anything, and do what their lines say (`lent.rs`, `wire.rs`). Before the gateway serves, `probe.rs`
-//! tells what that user could reach.
+//! gateway opened anything, and do what their lines say (`lent.rs`, `wire.rs`). Before the gateway serves, and
+//! before it takes over a changed configuration, `probe.rs` and `exposed.rs` tell what that user could get at.
 
+mod cgroup;
+mod exposed;
 mod helper;
 pub mod keeper;
 mod kept;
@@ -21,6 +23,7 @@ mod wire;
 
 pub use helper::Helper;
 pub use process::{Input, Output};
+pub use wire::Places;
 
 use std::path::{Path, PathBuf};
 

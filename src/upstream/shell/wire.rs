@@ -28,12 +28,21 @@ pub(super) const FILES: usize = 3;
 pub(super) enum Order {
     /// Start something as another user. Its standard streams come beside: a terminal, or three pipes.
     Start(Start),
-    /// Say what of these paths that user can reach.
-    Probe { user: String, paths: Vec<PathBuf> },
+    /// Say what that user could do to these paths; also by being that user, if so.
+    Probe { user: String, places: Places, by_being: bool },
     /// Send this signal (RFC 4254 section 6.10) to a process group, or to that of what was started.
     Signal { name: String, group: Option<i32> },
     /// End everything.
     End,
+}
+
+/// What nobody but the gateway may get at. Absolute paths.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Places {
+    /// What the gateway keeps or reads as a secret: not to be read, nor to be changed.
+    pub secret: Vec<PathBuf>,
+    /// What the gateway believes, such as its configuration: not to be changed.
+    pub believed: Vec<PathBuf>,
 }
 
 /// What is to be started.
