@@ -36,24 +36,23 @@ pub(in crate::proto::ssh) async fn choose(
     // A session may just have come by another channel.
     let Some(lobby) = connection.lobby() else { return connection.session() };
     let picked = match (ready(connection, &lobby).await, program, terminal) {
-        (Err(words), ..) => Picked::Refused(words),
+        (Err(words), ..) => Err(Unpicked::Refused(words)),
         (Ok(()), Program::Shell, Some(terminal)) if connection.permits_terminals() => {
-            ask(connection, &lobby, client, terminal).await.unwrap_or_else(|end| end)
+            ask(connection, &lobby, client, terminal).await
         }
-        _ => Picked::Refused(no_terminal(connection, &lobby).await),
+        _ => Err(Unpicked::Refused(no_terminal(connection, &lobby).await)),
     };
     match picked {
-        Picked::Session(session) => return Some(session),
-        Picked::Refused(words) => client.to.refuse(&words).await,
-        Picked::Late => client.to.refuse("nothing was picked in time; connect again").await,
-        Picked::Left => client.to.done().await,
+        Ok(session) => return Some(session),
+        Err(Unpicked::Refused(words)) => client.to.refuse(&words).await,
+        Err(Unpicked::Late) => client.to.refuse("nothing was picked in time; connect again").await,
+        Err(Unpicked::Left) => client.to.done().await,
     }
     None
 }
 
-/// What comes of a menu.
-enum Picked {
-    Session(Arc<Session>),
+/// How a menu ends without a session.
+enum Unpicked {
     Refused(String),
     Late,
     Left,
@@ -79,7 +78,7 @@ async fn ask(
     lobby: &Lobby,
     client: &mut Client,
     terminal: &mut Terminal,
-) -> Result<Picked, Picked> {
+) -> Result<Arc<Session>, Unpicked> {
     let until = Instant::now() + TO_PICK;
     let sessions = &connection.front.sessions;
     let mut sockets = sessions.reachable(&lobby.known.identity, connection.client.ip());
@@ -91,9 +90,9 @@ async fn ask(
         // Only this waits for the person, so only this has their deadline: what was picked is opened to its end.
         let did = tokio::select! {
             biased;
-            leave = lobby.until_asked() => return Err(Picked::Refused(leave.words().into())),
-            _ = connection.until_session() => return Err(Picked::Refused(USED.into())),
-            did = timeout_at(until, client.from.next()) => did.map_err(|_| Picked::Late)?,
+            leave = lobby.until_asked() => return Err(Unpicked::Refused(leave.words().into())),
+            _ = connection.until_session() => return Err(Unpicked::Refused(USED.into())),
+            did = timeout_at(until, client.from.next()) => did.map_err(|_| Unpicked::Late)?,
         };
         let data = match did {
             Did::Data(0, data) => data,
@@ -105,7 +104,7 @@ async fn ask(
                 terminal.size = size;
                 continue;
             }
-            Did::Eof | Did::Gone => return Err(Picked::Left),
+            Did::Eof | Did::Gone => return Err(Unpicked::Left),
             _ => continue,
         };
         client.from.taken(data.len());
@@ -114,10 +113,10 @@ async fn ask(
         say(client, echo, until).await?;
         let wanted = match entered {
             None => continue,
-            Some(Entered::Left) => return Err(Picked::Left),
+            Some(Entered::Left) => return Err(Unpicked::Left),
             Some(Entered::Line(text)) => match choice(&text, &sockets) {
                 Choice::None => Err(String::new()),
-                Choice::Left => return Err(Picked::Left),
+                Choice::Left => return Err(Unpicked::Left),
                 Choice::NoNumber => Err(format!("there is no number {text}\r\n")),
                 Choice::Wanted(wanted) => Ok(wanted),
             },
@@ -125,11 +124,11 @@ async fn ask(
         let words = match wanted {
             Err(words) => words,
             Ok(wanted) => match pick(connection, lobby, wanted).await {
-                Ok(session) => return Ok(Picked::Session(session)),
+                Ok(session) => return Ok(session),
                 Err(words) => {
                     refusals += 1;
                     if refusals == TRIES {
-                        return Err(Picked::Refused(words));
+                        return Err(Unpicked::Refused(words));
                     }
                     format!("gatescribe: {}\r\n", harmless(&words))
                 }
@@ -140,11 +139,11 @@ async fn ask(
 }
 
 /// Writes into the terminal, whose client may have stopped reading.
-async fn say(client: &Client, text: String, until: Instant) -> Result<(), Picked> {
+async fn say(client: &Client, text: String, until: Instant) -> Result<(), Unpicked> {
     match timeout_at(until, client.to.send(0, Bytes::from(text))).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Picked::Left),
-        Err(_) => Err(Picked::Late),
+        Ok(Err(_)) => Err(Unpicked::Left),
+        Err(_) => Err(Unpicked::Late),
     }
 }
 
