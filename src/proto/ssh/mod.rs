@@ -169,6 +169,9 @@ where
             true
         }
         None => {
+            // What is inside hears that its stream has ended, and ends by that. Cut at once, it would lose what is on its way,
+            // and take the end of its upstream, which hangs on the same line, for the reason.
+            let _ = timeout(SETTLE, connection.until_channels_gone()).await;
             line.cut();
             let _ = timeout(SETTLE, connection.until_channels_gone()).await;
             connection.is_somebodys()
