@@ -75,6 +75,27 @@ impl SignInPace {
     }
 }
 
+/// How often somebody who is known and inside may ask for something to be opened: by address, and by person. As often as at
+/// the door, and counted apart from it.
+#[derive(Debug)]
+pub struct InsidePace {
+    addresses: Pace<IpAddr>,
+    people: Pace<(String, String)>,
+}
+
+impl InsidePace {
+    /// So many times a minute each.
+    pub fn new(per_minute: u32) -> Self {
+        Self { addresses: Pace::new(per_minute), people: Pace::new(per_minute) }
+    }
+
+    /// Once more, now, by this person (issuer and subject) at this address. `Err` says how long they have to wait for it.
+    pub fn once(&self, address: IpAddr, issuer: &str, subject: &str) -> Result<(), Duration> {
+        self.people.once((issuer.to_owned(), subject.to_owned()))?;
+        self.addresses.once(customer(address))
+    }
+}
+
 /// Whoever was not seen for a minute has a full bucket, as if never seen. If that is nobody, the older half goes.
 fn make_room<K: Hash + Eq + Clone>(seen: &mut HashMap<K, Bucket>, now: Instant) {
     seen.retain(|_, bucket| now.saturating_duration_since(bucket.at) < Duration::from_secs(60));
@@ -104,6 +125,15 @@ mod tests {
         assert_eq!((0..100).filter(|_| pace.once("a").is_ok()).count(), 10);
         advance(Duration::from_secs(3600)).await;
         assert_eq!((0..100).filter(|_| pace.once("a").is_ok()).count(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn inside_a_person_and_an_address_have_their_share_each() {
+        let pace = InsidePace::new(2);
+        let at = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let ask = |last, subject| pace.once(at(last), "https://idp.example.com", subject).is_ok();
+        assert_eq!([ask(1, "alice"), ask(2, "alice"), ask(3, "alice")], [true, true, false], "wherever they are");
+        assert_eq!([ask(1, "bob"), ask(1, "carol")], [true, false], "whoever is there");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,11 @@
 //! `gatescribe ssh-config`: what makes plain `ssh`, and all that uses it, work with the names of sockets; and the same as one
 //! command line.
+//!
+//! A socket with a login of its own is asked for by a user name at the gateway. One that leaves the login to its user is a
+//! host behind the gateway (`ProxyJump`), so that `ssh LOGIN@SOCKET` says both.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,7 +21,8 @@ use super::{print, run_client};
 /// Arguments of `gatescribe ssh-config`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: gatescribe ssh-config >> ~/.ssh/config; ssh web-1; scp notes.txt web-1:\n\n\
-    A socket that wants a login is named with it: gatescribe ssh-config deploy@web-2 >> ~/.ssh/config; ssh web-2")]
+    A socket that leaves the login to you is a host like any: ssh deploy@web-2. With one login for good: \
+    gatescribe ssh-config deploy@web-2 >> ~/.ssh/config; ssh web-2")]
 pub struct Args {
     /// Only these [default: all that you may reach]
     #[arg(value_name = "[LOGIN@]SOCKET")]
@@ -30,6 +35,10 @@ const ONLY_OURS: [(&str, &str); 2] = [("GlobalKnownHostsFile", "none"), ("Strict
 
 /// The name by which `ssh` then knows the gateway.
 pub(super) const ALIAS: &str = "gatescribe";
+
+/// As whom the gateway is passed on the way to a host behind it. Not as who one is on this machine, which may be the name of a
+/// socket; this can be none.
+const PASSING: &str = "_";
 
 /// A socket that the caller may reach, as the gateway tells it.
 #[derive(Clone, Debug, Deserialize)]
@@ -88,8 +97,8 @@ pub(super) fn settings(profile: &Profile, known: &Known) -> anyhow::Result<Vec<(
 #[derive(Debug, Default, PartialEq)]
 struct Hosts {
     named: Vec<Destination>,
-    /// Which cannot, because nobody said with which login.
-    without_login: Vec<String>,
+    /// Whose login is said each time.
+    free: Vec<String>,
 }
 
 impl Hosts {
@@ -109,7 +118,7 @@ impl Hosts {
                 None => login.is_some(),
             };
             match (needs_login, login) {
-                (true, None) => bail!("{socket} wants a login; name it as LOGIN@{socket}"),
+                (true, None) => hosts.free.push(socket.clone()),
                 (false, Some(_)) => bail!("the login of {socket} is fixed; name it as {socket} alone"),
                 _ => hosts.named.push(Destination { login: login.clone(), socket: socket.clone() }),
             }
@@ -117,7 +126,7 @@ impl Hosts {
         if wanted.is_empty() {
             for (socket, needs_login) in told.unwrap_or_default() {
                 match needs_login {
-                    true => hosts.without_login.push(socket),
+                    true => hosts.free.push(socket),
                     false => hosts.named.push(Destination { login: None, socket }),
                 }
             }
@@ -142,17 +151,25 @@ async fn reachable() -> anyhow::Result<Vec<Reachable>> {
 fn block(profile: &Profile, known: &Known, hosts: &Hosts) -> anyhow::Result<String> {
     let (host, _) = place(known);
     let mut text = format!("# Gatescribe at {}: ssh SOCKET, ssh [LOGIN@]SOCKET@{ALIAS}\n", known.url);
-    for socket in &hosts.without_login {
-        let line =
-            format!("# {socket} wants a login: ssh LOGIN@{socket}@{ALIAS}, or gatescribe ssh-config LOGIN@{socket}\n");
-        text.push_str(&line);
+    let is_ours = |socket: &str| socket != ALIAS && socket != "localhost";
+    let free: Vec<&str> = hosts.free.iter().map(String::as_str).filter(|socket| is_ours(socket)).collect();
+    let domain = fs::read_to_string(profile.path(KNOWN_HOSTS)).ok().and_then(|hosts| domain(&hosts));
+    match domain {
+        Some(domain) if !free.is_empty() => text.push_str(&behind(profile, &free, &domain)?),
+        Some(_) => {}
+        None => free.iter().for_each(|socket| {
+            let line = format!(
+                "# {socket} wants a login: ssh LOGIN@{socket}@{ALIAS}, or gatescribe ssh-config LOGIN@{socket}\n"
+            );
+            text.push_str(&line);
+        }),
     }
     let mut names = vec![ALIAS];
     // A block for localhost would get in the way of everything else there.
     if host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
         names.push(&host);
     }
-    for to in hosts.named.iter().filter(|to| to.socket != ALIAS && to.socket != "localhost") {
+    for to in hosts.named.iter().filter(|to| is_ours(&to.socket)) {
         text.push_str(&format!("Host {}\n    User {}\n", to.socket, to.user()));
         names.push(&to.socket);
     }
@@ -161,6 +178,33 @@ fn block(profile: &Profile, known: &Known, hosts: &Hosts) -> anyhow::Result<Stri
         text.push_str(&format!("    {name} {value}\n"));
     }
     Ok(text)
+}
+
+/// Hosts behind the gateway. Who one is goes with the way there, so no key is shown to them.
+fn behind(profile: &Profile, sockets: &[&str], domain: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for socket in sockets {
+        // The name in the gateway's own domain, because its authority vouches for new sockets too by that.
+        text.push_str(&format!("# ssh LOGIN@{socket}\nHost {socket}\n    HostName {socket}.{domain}\n"));
+    }
+    text.push_str(&format!("Host {}\n    ProxyJump {PASSING}@{ALIAS}\n", sockets.join(" ")));
+    text.push_str(&format!("    UserKnownHostsFile {}\n", quoted(&profile.path(KNOWN_HOSTS))?));
+    for (name, value) in ONLY_OURS.into_iter().chain([("ForwardAgent", "no")]) {
+        text.push_str(&format!("    {name} {value}\n"));
+    }
+    Ok(text)
+}
+
+/// The gateway's domain, as its authority vouches for all hosts in it.
+fn domain(known_hosts: &str) -> Option<String> {
+    let of_authority = known_hosts.lines().filter_map(|line| line.strip_prefix("@cert-authority ")?.split(' ').next());
+    let mut domains = of_authority.flat_map(|patterns| patterns.split(',')).filter_map(|name| name.strip_prefix("*."));
+    let is_name = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_of_a_host);
+    domains.find(|name| is_name(name)).map(str::to_owned)
+}
+
+fn is_of_a_host(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '.' || c == '-'
 }
 
 /// Where SSH is. The host is that of the URL, which was parsed; nothing else of it comes from outside.
@@ -226,15 +270,15 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_hosts_where_it_is_known_as_whom() {
-        let hosts = |named: &[&str], without: &[&str]| Hosts {
+    fn sockets_are_hosts_with_a_login_or_for_any() {
+        let hosts = |named: &[&str], free: &[&str]| Hosts {
             named: named.iter().copied().map(to).collect(),
-            without_login: without.iter().map(|name| (*name).to_owned()).collect(),
+            free: free.iter().map(|name| (*name).to_owned()).collect(),
         };
         for (wanted, told, expected) in [
             (vec![], told(), Ok(hosts(&["web"], &["db"]))),
             (vec![to("me@db"), to("web")], told(), Ok(hosts(&["me@db", "web"], &[]))),
-            (vec![to("db")], told(), Err("db wants a login")),
+            (vec![to("db")], told(), Ok(hosts(&[], &["db"]))),
             (vec![to("me@web")], told(), Err("the login of web is fixed")),
             (vec![to("orders")], told(), Err("there is no socket orders")),
             (vec![to("none")], told(), Err("there is no socket none")),
@@ -247,6 +291,25 @@ mod tests {
                 (found, expected) => panic!("{found:?} where {expected:?} was expected"),
             }
         }
+    }
+
+    #[test]
+    fn the_domain_is_what_the_authority_vouches_for() {
+        for (known_hosts, expected) in [
+            ("@cert-authority a,[a]:*,*.a.example.com,[*.a.example.com]:*,b K\n", Some("a.example.com")),
+            ("a.example.com K\n@cert-authority *.localhost K", Some("localhost")),
+            ("*.elsewhere.example.com K\n", None),
+            ("@cert-authority a.example.com K\n", None),
+            ("@cert-authority *.a\tb,*.-x,*.x%h,* K\n", None),
+            ("", None),
+        ] {
+            assert_eq!(domain(known_hosts).as_deref(), expected, "{known_hosts}");
+        }
+    }
+
+    #[test]
+    fn who_is_passed_as_can_be_no_socket() {
+        assert!(crate::config::label(PASSING).is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::identity::ssh_ca_upstream::UpstreamCa;
 use crate::identity::tokens::Tokens;
 use crate::identity::x509_ca::{self, GatewayCa};
 use crate::keeping::Keeping;
-use crate::pace::SignInPace;
+use crate::pace::{InsidePace, SignInPace};
 use crate::proto::ssh;
 use crate::record::Recordings;
 use crate::session::{Rules, Sessions};
@@ -125,6 +125,7 @@ impl Gateway {
             handshake: config.limits.handshake,
             own: listeners.addresses(),
             channels: config.limits.channels_per_connection as usize,
+            inside: InsidePace::new(config.limits.connections_per_minute),
             helper,
         };
         let parts = Parts {

@@ -7,7 +7,7 @@
 //!  │   builds everything               │
 //!  ├── ready ─────────────────────────► stops accepting; clients wait in the sockets' queues
 //!  │◄─ yours ──────────────────────────┤
-//!  ├── taken ─────────────────────────► ends links that wait, lets go of listeners and lock
+//!  ├── taken ─────────────────────────► ends links and menus that wait, lets go of listeners and lock
 //!  │◄─ over ───────────────────────────┤
 //!  │   signs the lock, accepts, tells  │ ends with its last session,
 //!  │   the service manager, hangs up   │ but not before the line

@@ -106,6 +106,7 @@ impl Gateway {
             true => {
                 links.close();
                 leave.cancel();
+                sessions.retire();
                 tracing::info!(sessions = sessions.count(), "a newer process has taken over: serving what is left");
                 let left = async {
                     // What was accepted in the last moment finds its way first.

@@ -33,7 +33,7 @@ use uuid::Uuid;
 pub use cut::Cut;
 pub use end::{End, Kill};
 pub use flow::{Flow, Held, Stalled};
-pub use guests::Guest;
+pub use guests::{Guest, Leave};
 pub use in_force::{InForce, Rules, Sockets};
 pub use kill::KillLine;
 pub use live::{Manner, Underway};

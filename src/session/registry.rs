@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::guests::Guests;
+use super::guests::{Guests, Leave};
 use super::live::{Live, Person};
 use super::minder::mind;
 use super::revocations::{REVOKED, Revocations};
@@ -289,13 +289,14 @@ impl Sessions {
         }
     }
 
-    /// Lets nobody in any more, waits up to `patience` for live sessions to end by themselves, then ends the rest and
-    /// waits for their rows.
+    /// Lets nobody in any more and asks guests to leave, waits up to `patience` for live sessions to end by themselves, then
+    /// ends the rest and waits for their rows.
     pub async fn drain(&self, patience: Duration) {
         {
             let _enrolling = lock(&self.0.live);
             self.0.stopping.store(true, Ordering::Release);
         }
+        self.0.guests.ask_all(Leave::Stopping);
         let _ = tokio::time::timeout(patience, self.until_empty()).await;
         for live in lock(&self.0.live).values() {
             live.end(End::Shutdown);
@@ -306,6 +307,7 @@ impl Sessions {
             self.0.closing.wait().await;
         })
         .await;
+        self.0.guests.until_gone().await;
     }
 
     async fn until_empty(&self) {
@@ -345,6 +347,10 @@ impl Sessions {
 
     pub(super) fn rules(&self) -> &Rules {
         &self.0.settings.rules
+    }
+
+    pub(super) fn people(&self) -> &People {
+        &self.0.settings.people
     }
 
     pub(super) fn public_url(&self) -> &str {

@@ -36,6 +36,7 @@ impl Sessions {
     /// Somebody signed in: their live sessions go on by that, or end where it is no longer enough. Returns how many heard
     /// something new.
     pub fn signed_in(&self, who: &Identity) -> usize {
+        self.0.guests.renew(who);
         let live: Vec<_> = lock(&self.0.live).values().cloned().collect();
         let person = person(who);
         live.iter().filter(|live| live.person == person && live.renew(who)).count()

@@ -50,12 +50,17 @@ async fn plain_ssh_and_scp_know_sockets_by_their_names() {
     let all = config(&cli, &[]).await;
     let text = fs::read_to_string(&all).unwrap();
     assert!(text.contains("\nHost web\n    User web\n"), "{text}");
-    assert!(text.contains("# free wants a login: ssh LOGIN@free@gatescribe, or gatescribe ssh-config LOGIN@free\n"));
+    assert!(text.contains("\nHost free\n    HostName free.localhost\n"), "{text}");
     assert!(!text.contains("hidden") && text.contains("    ForwardAgent no\n"), "{text}");
     assert_eq!(stock("ssh", &all, &["web", "echo in"]).await.ok(), "in\n");
     assert_eq!(stock("ssh", &all, &["web@gatescribe", "echo in"]).await.ok(), "in\n");
     let me = whoami();
     assert_eq!(stock("ssh", &all, &[&format!("{me}@free@gatescribe"), "whoami"]).await.ok(), format!("{me}\n"));
+
+    // A login that is free is said as with any host.
+    assert_eq!(stock("ssh", &all, &[&format!("{me}@free"), "whoami"]).await.ok(), format!("{me}\n"));
+    let denied = stock("ssh", &all, &["nobody-here@free", "whoami"]).await;
+    assert!(denied.status == Some(255) && denied.stderr.contains("Permission denied"), "{denied:?}");
 
     // There and back.
     let (here, there, back) = (cli.dir().join("here"), sshd.path("there"), cli.dir().join("back"));
@@ -67,6 +72,25 @@ async fn plain_ssh_and_scp_know_sockets_by_their_names() {
     stock("scp", &all, &["-q", "-O", &remote, &back.display().to_string()]).await.ok();
     assert_eq!(fs::read(&back).unwrap(), content);
 
+    // As files are copied now, and where the login is free.
+    for (login, socket) in [(String::new(), "web"), (format!("{me}@"), "free")] {
+        for file in [&there, &back] {
+            fs::remove_file(file).unwrap();
+        }
+        let remote = format!("{login}{socket}:{}", there.display());
+        stock("scp", &all, &["-q", &here.display().to_string(), &remote]).await.ok();
+        assert_eq!(fs::read(&there).unwrap(), content, "{socket}");
+        let batch = cli.dir().join("batch");
+        fs::write(&batch, format!("get {} {}\n", there.display(), back.display())).unwrap();
+        stock("sftp", &all, &["-q", "-b", &batch.display().to_string(), &format!("{login}{socket}")]).await.ok();
+        assert_eq!(fs::read(&back).unwrap(), content, "{socket}");
+        let row = gateway.admin().await.ended(socket).await;
+        assert!(row.events.iter().any(|event| event.kind == "ssh_file"), "{:?}", row.events);
+    }
+    let alone = config(&cli, &["free"]).await;
+    assert!(!fs::read_to_string(&alone).unwrap().contains("web"));
+    assert_eq!(stock("ssh", &alone, &[&format!("{me}@free"), "whoami"]).await.ok(), format!("{me}\n"));
+
     // With the login that it wants, one is a name like the others, and there are no others.
     let one = config(&cli, &[&format!("{me}@free")]).await;
     assert!(!fs::read_to_string(&one).unwrap().contains("web"));
@@ -74,7 +98,6 @@ async fn plain_ssh_and_scp_know_sockets_by_their_names() {
     let row = gateway.admin().await.ended("free").await;
     assert_eq!((row.user_email.as_str(), row.sshuser.as_deref()), ("alice@example.com", Some(me.as_str())));
     for (wanted, words) in [
-        ("free", "free wants a login; name it as LOGIN@free"),
         ("me@web", "the login of web is fixed"),
         ("hidden", "there is no socket hidden for ssh, or you may not reach it"),
     ] {

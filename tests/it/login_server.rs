@@ -320,11 +320,19 @@ async fn a_socket_chooses_its_ways_in() {
     let mut sign_in = ssh.sign_in(&["people@gate", "echo in"]).await;
     assert!(sign_in.ssh.stderr().contains("this socket takes no certificate"), "{}", sign_in.ssh.stderr());
     sign_in.ssh.child.kill().await.unwrap();
-    // Where links are off, the reason is the last word.
+    // Where links are off, the reason is said, and a link opens nothing.
     let form = [("token", login.token.as_str()), ("client_id", "gatescribe-cli")];
     gateway.oauth("/oauth/revoke", &form).await;
+    let mut sign_in = ssh.sign_in(&["web@gate", "echo in"]).await;
+    let shown = sign_in.ssh.stderr();
+    assert!(shown.contains("your certificate was refused: it was revoked"), "{shown}");
+    let digits = gateway.browser().approve(&sign_in.link, "alice").await;
+    sign_in.answer(&digits);
+    let done = sign_in.ssh.finish(SOON).await;
+    assert!(done.refusal().contains("takes no sign-in by link"), "{done:?}");
+    // Now the key is remembered: both are said at once.
     let done = ssh.run("web", "echo in").await;
-    assert!(done.refusal().contains("your certificate was refused: it was revoked"), "{done:?}");
+    assert!(done.refusal().contains("; your certificate was refused: it was revoked"), "{done:?}");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ mod kill;
 mod kill_channel;
 mod layers;
 mod limits;
+mod lobby;
 mod locks;
 mod login_server;
 mod matrix;

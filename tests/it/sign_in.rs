@@ -267,20 +267,44 @@ async fn a_provider_may_change_its_key() {
 async fn a_socket_may_refuse_links() {
     let sshd = Sshd::start().await;
     let gateway = Setup::new().ssh_with("web", &sshd, "sign_in = [\"certificate\"]").start().await;
-    let done = Ssh::new(gateway.ssh).run("web", "true").await;
-    assert!(done.refusal().contains("certificate"), "{done:?}");
+    // Who asks is told once it is known who that is.
+    let ssh = Ssh::new(gateway.ssh);
+    let mut sign_in = ssh.sign_in(&["web@gate", "true"]).await;
+    let digits = gateway.browser().approve(&sign_in.link, "alice").await;
+    sign_in.answer(&digits);
+    let words = "takes no sign-in by link; get a certificate with `gatescribe login`";
+    let done = sign_in.ssh.finish(SOON).await;
+    assert!(done.refusal().contains(words), "{done:?}");
+    // Whose key is remembered needs no other link to hear it.
+    let again = ssh.run("web", "true").await;
+    assert!(again.refusal().contains(words) && !again.stderr.contains("https://"), "{again:?}");
+    let rows = gateway.admin().await.rows("socket_name=web").await;
+    assert_eq!(rows.iter().map(|row| row.result).collect::<Vec<_>>(), [AuthResult::Denied; 2]);
+    assert!(done.refusal().contains(&rows[1].session_id.to_string()), "{done:?}");
+    // A certificate counts beside it.
+    let login = gateway.login("alice").await;
+    gateway.certify(&login, &ssh).await;
+    assert_eq!(ssh.run("web", "echo in").await.ok(), "in\n");
 }
 
 #[tokio::test]
 async fn before_sign_in_an_unknown_socket_looks_like_a_known_one() {
-    let (_sshd, gateway) = gate().await;
+    let sshd = Sshd::start().await;
+    let setup = Setup::new().ssh("web", &sshd).ssh_with("strict", &sshd, "sign_in = [\"certificate\"]");
+    let gateway = setup.start().await;
     let strip = |shown: String, name: &str| {
         let link = crate::harness::ssh::link_in(&shown).unwrap();
         shown.replace(&link, "LINK").replace(name, "NAME")
     };
     let mut known = Ssh::new(gateway.ssh).sign_in(&["web@gate", "true"]).await;
+    let shown = strip(known.ssh.stderr(), "web");
+    for (user, name) in [("strict", "strict"), ("me@strict", "strict"), ("me@nowhere", "nowhere")] {
+        let other = Ssh::new(gateway.ssh).sign_in(&[&format!("{user}@gate"), "true"]).await;
+        assert_eq!(strip(other.ssh.stderr(), name), shown, "{user}");
+    }
+    // Without an @ it may be who somebody is on their own machine.
     let mut unknown = Ssh::new(gateway.ssh).sign_in(&["nix@gate", "true"]).await;
-    assert_eq!(strip(known.ssh.stderr(), "web"), strip(unknown.ssh.stderr(), "nix"));
+    assert_eq!(strip(unknown.ssh.stderr(), "nix"), shown);
     let digits = gateway.browser().approve(&unknown.link, "alice").await;
     unknown.answer(&digits);
     let done = unknown.ssh.finish(SOON).await;

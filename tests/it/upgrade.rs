@@ -407,6 +407,37 @@ async fn a_terminal_that_waits_for_its_link_is_told_to_connect_again() {
 }
 
 #[tokio::test]
+async fn who_has_no_session_does_not_hold_up_the_old_process() {
+    let (_sshd, gateway, ssh) = gate().await;
+    let family = Family::of(&gateway);
+    let mut menu = ssh.terminal(&["gate"]);
+    menu.expect("q to leave: ").await;
+    // One that leads on holds it up for as long as it leads somewhere.
+    let control = ssh.path("control");
+    let config = fs::read_to_string(ssh.path("config")).unwrap();
+    fs::write(ssh.path("config"), format!("{config}ControlPath {}\n", control.display())).unwrap();
+    let mut outer = ssh.start(&["-M", "-N", "gate"]);
+    eventually("the way is open", SOON, async || control.exists().then_some(())).await;
+    let hosts = format!("UserKnownHostsFile={}", ssh.path("known_inside").display());
+    let args = ["-J", "gate", "-o", &hosts, "-o", "StrictHostKeyChecking=no", "web"];
+    let mut cat = ssh.start(&[&args[..], &["cat"]].concat());
+    echoes(&mut cat).await;
+
+    family.upgrade(&gateway, gateway.pid()).await;
+    let words = "the gateway was upgraded; connect again";
+    menu.expect(words).await;
+    menu.wait(SOON).await;
+    let another = ssh.start(&[&args[..], &["true"]].concat()).finish(SOON).await;
+    assert_ne!(another.status, Some(0));
+    assert!(outer.stderr().contains(words), "{}", outer.stderr());
+    echoes(&mut cat).await;
+    assert!(process::is_alive(gateway.pid()));
+    assert_eq!(cat.finish(SOON).await.status, Some(0));
+    outer.told("Received disconnect").await;
+    gone(gateway.pid()).await;
+}
+
+#[tokio::test]
 async fn a_stop_is_for_all_processes() {
     let sshd = Sshd::start().await;
     let mut gateway = Setup::new().ssh("web", &sshd).more("[limits]\ndrain = \"2s\"").start().await;

@@ -185,7 +185,12 @@ fn requests(asked: &Asked, geo: &Geo) -> Markup {
     html! {
         @for asks in &asked.asks {
             dl {
-                dt { "Socket" } dd { (asks.socket) }
+                @if asks.anywhere {
+                    dt { "Reaches" } dd { strong { "every SSH socket that you may reach" } }
+                    dt { "Called as" } dd { (asks.socket) }
+                } @else {
+                    dt { "Socket" } dd { (asks.socket) }
+                }
                 @if let Some(login) = &asks.login {
                     dt { "Login" } dd { (login) }
                 }

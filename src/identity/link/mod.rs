@@ -69,6 +69,8 @@ pub enum OtherAddress {
 pub struct Asks {
     /// The socket's name, as asked for.
     pub socket: String,
+    /// That it is no socket's: what is approved then leads to every socket that the person may reach.
+    pub anywhere: bool,
     /// The login at the socket, if one was named.
     pub login: Option<String>,
     /// The waiting connection's other end.
@@ -300,6 +302,7 @@ impl Asks {
     fn sanitised(self) -> Self {
         Self {
             socket: printable(&self.socket),
+            anywhere: self.anywhere,
             login: self.login.as_deref().map(printable),
             software: printable(&self.software),
             proven_key: self.proven_key,

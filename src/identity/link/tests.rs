@@ -17,6 +17,7 @@ fn settings() -> LinkSettings {
 fn asks(client: &str, key: Option<&str>) -> Asks {
     Asks {
         socket: "shell".into(),
+        anywhere: false,
         login: Some("ro\u{1b}ot\u{202e}".into()),
         client: client.parse().unwrap(),
         software: "SSH-2.0-OpenSSH_9.2".into(),

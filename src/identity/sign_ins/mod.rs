@@ -108,6 +108,8 @@ pub struct Certified {
     pub fingerprint: String,
     /// Whether it may have a terminal.
     pub terminal: bool,
+    /// When it ends.
+    pub expires: Timestamp,
 }
 
 impl SignIns {
@@ -394,8 +396,8 @@ impl fmt::Debug for SignIns {
 }
 
 fn certified(row: CertificateRow, terminal: bool) -> Certified {
-    let CertificateRow { serial, fingerprint, sign_in, .. } = row;
-    Certified { identity: sign_in.identity, sign_in_id: sign_in.sign_in_id, serial, fingerprint, terminal }
+    let CertificateRow { serial, fingerprint, sign_in, expires, .. } = row;
+    Certified { identity: sign_in.identity, sign_in_id: sign_in.sign_in_id, serial, fingerprint, terminal, expires }
 }
 
 /// A random number from 1 to 2^63 - 1: both kinds of certificate and the book can hold it.

@@ -234,8 +234,8 @@ async fn what_a_revoked_person_approved_is_taken_back_and_nobody_elses() {
     });
     let mut waiting = people.map(|who| {
         let client = (here(), 5000).into();
-        let asks =
-            Asks { socket: "web".into(), login: None, client, software: String::new(), proven_key: None, demand: None };
+        let (socket, software) = ("web".into(), String::new());
+        let asks = Asks { socket, anywhere: false, login: None, client, software, proven_key: None, demand: None };
         let waiting = links.request(asks).unwrap();
         let code = waiting.url().rsplit('/').next().unwrap().to_owned();
         let digits = links.approve(&code, who, here(), false).unwrap();

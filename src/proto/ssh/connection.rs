@@ -22,7 +22,7 @@ use super::lent::Lent;
 use super::lobby::{self, Lobby};
 use super::sign_in::Known;
 use crate::policy::Grant;
-use crate::session::{Flow, Held, KillLine, Session};
+use crate::session::{Flow, Held, KillLine, Leave, Session};
 use crate::socket::{Protocol, Socket, UpstreamSpec};
 use crate::store::{Event, EventStatus};
 use crate::upstream::{self, OnBehalf, Upstream, UpstreamError};
@@ -37,8 +37,8 @@ type Dial = Shared<BoxFuture<'static, Result<Arc<Upstream>, UpstreamError>>>;
 pub(super) struct Inner {
     /// The socket that it leads to.
     pub(super) socket: String,
-    /// Who the outer one's person is.
-    pub(super) known: Known,
+    /// Where it leads on from: whose lobby that is.
+    pub(super) lobby: Arc<Lobby>,
 }
 
 /// One client connection.
@@ -136,10 +136,25 @@ impl Connection {
         lobby.filter(|_| self.session.borrow().is_none())
     }
 
-    /// Waits for as long as a channel of a lobby may prepare something. Never returns where there is a session. Cancel safe.
+    /// Waits for as long as a channel of a lobby may prepare something. Never returns where there is a session, or comes
+    /// one meanwhile. Cancel safe.
     pub(super) async fn until_lobby_closes(&self) {
-        match self.lobby() {
-            Some(_) => tokio::time::sleep(lobby::IDLE).await,
+        if let Some(lobby) = self.lobby() {
+            tokio::select! {
+                () = tokio::time::sleep(lobby::IDLE) => {}
+                // Who is on the way as the process retires may come in, and be told.
+                _ = lobby.until_graver(Leave::Upgraded) => {}
+            }
+        }
+        if self.lobby().is_none() {
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until there is a session. Cancel safe.
+    pub(super) async fn until_session(&self) -> Arc<Session> {
+        match until_some(&mut self.session.subscribe()).await {
+            Some(session) => session,
             None => std::future::pending().await,
         }
     }
@@ -149,15 +164,27 @@ impl Connection {
         self.session.borrow().is_some() || self.lobby.borrow().is_some()
     }
 
-    /// Waits until the sign-in of whoever is in the lobby is revoked. Never returns once there is a session, which has an
-    /// end of its own. Cancel safe.
-    pub(super) async fn until_sent_away(&self) {
-        let lobby = until_some(&mut self.lobby.subscribe()).await;
-        if let Some(lobby) = lobby {
-            lobby.until_revoked().await;
+    /// Waits until whoever is in the lobby is to be shown out: at once where their sign-in is revoked, else when nothing of
+    /// theirs is open. Never returns once there is a session, which has an end of its own. Cancel safe.
+    pub(super) async fn until_sent_away(&self) -> Leave {
+        // What ends in a lobby moves the deadline.
+        let mut moved = self.deadline.subscribe();
+        let Some(lobby) = until_some(&mut self.lobby.subscribe()).await else { return std::future::pending().await };
+        let mut leave = lobby.until_asked().await;
+        loop {
+            // Who came as the process retired is on the way to a socket: an upgrade drops nothing.
+            let comes = leave == Leave::Upgraded && !self.had_channels();
+            if leave == Leave::Revoked || (self.flows().is_empty() && !comes) {
+                break;
+            }
+            tokio::select! {
+                graver = lobby.until_graver(leave) => leave = graver,
+                _ = moved.changed() => {}
+            }
         }
-        if self.session().is_some() {
-            std::future::pending().await
+        match self.session() {
+            None => leave,
+            Some(_) => std::future::pending().await,
         }
     }
 

@@ -41,6 +41,7 @@ use self::handler::Handler;
 use crate::identity::link::Links;
 use crate::identity::sign_ins::SignIns;
 use crate::identity::ssh_ca_upstream::UpstreamCa;
+use crate::pace::InsidePace;
 use crate::session::{Cut, End, KillLine, Rules, Session, Sessions};
 use crate::socket::Socket;
 use crate::store::Store;
@@ -91,6 +92,8 @@ pub struct Front {
     pub own: Arc<[SocketAddr]>,
     /// How many channels one connection may have open.
     pub channels: usize,
+    /// How often somebody may ask for a socket once they are in a lobby.
+    pub inside: InsidePace,
     /// What the built-in shell of `serve` comes from.
     pub helper: Option<Helper>,
 }
@@ -129,16 +132,19 @@ where
         biased;
         () = connection.until_ending() => {
             let end = connection.session().and_then(|session| session.ended()).unwrap_or(End::Closed);
-            let gone = timeout(GOODBYE, Box::pin(goodbye(&connection, &end, &mut running))).await.unwrap_or(false);
-            if !gone {
+            let gone = timeout(GOODBYE, Box::pin(goodbye(&connection, end.words(), &mut running))).await;
+            if gone.is_err() {
                 cut_off(&line, &mut running).await;
             }
             end
         }
-        () = connection.until_sent_away() => {
+        leave = connection.until_sent_away() => {
             // What is inside ends too, and may say why.
             let _ = timeout(SETTLE, connection.until_channels_gone()).await;
-            cut_off(&line, &mut running).await;
+            let words = leave.words().to_owned();
+            if timeout(GOODBYE, Box::pin(goodbye(&connection, words, &mut running))).await.is_err() {
+                cut_off(&line, &mut running).await;
+            }
             End::ClientGone
         }
         () = connection.until_overdue() => {
@@ -164,6 +170,9 @@ where
             true
         }
         None => {
+            // What is inside hears that its stream has ended, and ends by that. Cut at once, it would lose what is on its way,
+            // and take the end of its upstream, which hangs on the same line, for the reason.
+            let _ = timeout(SETTLE, connection.until_channels_gone()).await;
             line.cut();
             let _ = timeout(SETTLE, connection.until_channels_gone()).await;
             connection.is_somebodys()
@@ -187,16 +196,15 @@ async fn cut_off(line: &KillLine, running: &mut RunningSession<Handler>) {
 /// A line in every terminal, then the protocol's own disconnect, then the client closes. All of it a courtesy.
 ///
 /// A client that is told to disconnect drops what it has not shown yet, so it gets a moment to show it and go by itself:
-/// most do once their last channel is closed. `true` once the connection is gone.
-async fn goodbye(connection: &Connection, end: &End, running: &mut RunningSession<Handler>) -> bool {
+/// most do once their last channel is closed. Returns once the connection is gone.
+async fn goodbye(connection: &Connection, words: String, running: &mut RunningSession<Handler>) {
     connection.until_channels_gone().await;
     if connection.had_channels() && timeout(TO_SHOW, &mut *running).await.is_ok() {
-        return true;
+        return;
     }
     let handle = running.handle();
-    let _ = handle.disconnect(russh::Disconnect::ByApplication, end.words(), String::new()).await;
+    let _ = handle.disconnect(russh::Disconnect::ByApplication, words, String::new()).await;
     let _ = running.await;
-    true
 }
 
 async fn finish(connection: &Connection, session: &Session, end: End) {

@@ -21,6 +21,18 @@ async fn a_link_is_approved_and_its_digits_sign_the_terminal_in() {
 }
 
 #[tokio::test]
+async fn a_link_for_no_socket_says_that_it_reaches_them_all() {
+    let site = Site::start(OtherAddress::Confirm).await;
+    for (anywhere, words) in [(true, true), (false, false)] {
+        let (_waiting, path) = site.waiting_for(None, anywhere);
+        let page = site.browser(HERE).sign_in(&path, "alice").await;
+        page.is(StatusCode::OK, "shell");
+        assert_eq!(page.body.contains("every SSH socket that you may reach"), words, "{}", page.body);
+        assert_eq!(page.body.contains("<dt>Socket</dt>"), !words, "{}", page.body);
+    }
+}
+
+#[tokio::test]
 async fn a_link_can_be_denied() {
     let site = Site::start(OtherAddress::Confirm).await;
     let (waiting, path) = site.waiting();

@@ -113,8 +113,13 @@ impl Site {
     }
 
     fn waiting_with(&self, demand: Option<Demand>) -> (Waiting, String) {
+        self.waiting_for(demand, false)
+    }
+
+    fn waiting_for(&self, demand: Option<Demand>, anywhere: bool) -> (Waiting, String) {
         let waiting = self.links.request(Asks {
             socket: "shell".into(),
+            anywhere,
             login: Some("<b>root</b>".into()),
             client: "192.0.2.1:5000".parse().unwrap(),
             software: "SSH-2.0-OpenSSH_9.2".into(),

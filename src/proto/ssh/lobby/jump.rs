@@ -2,14 +2,15 @@
 //! passes is checked and recorded as at the door.
 //!
 //! The person is the outer connection's, the rest is a connection of its own: its session, its recordings, and a kill
-//! line below the outer one's.
+//! line below the outer one's. What can be refused before its handshake is refused with the channel, in words that
+//! OpenSSH shows.
 
 use std::sync::Arc;
 
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
 
-use super::Use;
+use super::{Lobby, Use};
 use crate::proto::ssh::connection::{Connection, Inner};
 use crate::proto::ssh::drive;
 use crate::session::Flow;
@@ -17,6 +18,10 @@ use crate::upstream::ssh::tunnel::{self, Counted};
 
 /// The longest host that is looked at: a DNS name's length (RFC 1035 section 2.3.4).
 const LONGEST_HOST: usize = 253;
+
+/// Why a channel is not opened (RFC 4254 section 5.1), where the words are ours.
+const PROHIBITED: u32 = 1;
+const SHORTAGE: u32 = 4;
 
 /// Serves one connection to `host` inside of `outer`, until it ends.
 pub(in crate::proto::ssh) async fn to(
@@ -26,9 +31,12 @@ pub(in crate::proto::ssh) async fn to(
     host: String,
     reply: ChannelOpenHandle,
 ) {
-    let known = match outer.lobby() {
-        Some(lobby) if host.len() <= LONGEST_HOST && lobby.claim(Use::Way) => lobby.known.clone(),
-        _ => return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+    let Some(lobby) = outer.lobby().filter(|_| host.len() <= LONGEST_HOST) else {
+        return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+    };
+    let _place = match enter(&outer, &lobby) {
+        Ok(place) => place,
+        Err(refused) => return reply.reject(refused).await,
     };
     let host = host.to_ascii_lowercase();
     let socket = outer.front.host.socket_of(&host).to_owned();
@@ -42,10 +50,19 @@ pub(in crate::proto::ssh) async fn to(
     };
     reply.accept().await;
     let (near, far) = tunnel::pipe();
-    let inner = Arc::new(Connection::inside(&outer, Inner { socket, known }));
+    let inner = Arc::new(Connection::inside(&outer, Inner { socket, lobby }));
     let line = inner.line.clone();
     tokio::join!(
         Box::pin(tunnel::carry(channel, far, &flow, Counted::Messages, &line)),
         Box::pin(drive(inner, config, near))
     );
+}
+
+/// Asks for one more connection inside, before it costs anything.
+fn enter(outer: &Connection, lobby: &Lobby) -> Result<tokio::sync::OwnedSemaphorePermit, ChannelOpenFailure> {
+    let refused = |code| move |reason| ChannelOpenFailure::Other { code, reason };
+    lobby.claim(Use::Way).map_err(str::to_owned).map_err(refused(PROHIBITED))?;
+    let place = lobby.place().map_err(refused(SHORTAGE))?;
+    lobby.in_pace(&outer.front, outer.client.ip()).map_err(refused(SHORTAGE))?;
+    Ok(place)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Lobby, Use};
 use crate::proto::ssh::channel::{Client, Did, harmless};
@@ -33,28 +33,35 @@ pub(in crate::proto::ssh) async fn choose(
     program: &Program,
     terminal: &mut Option<Terminal>,
 ) -> Option<Arc<Session>> {
-    let lobby = connection.lobby()?;
-    let picked = match (program, terminal) {
-        (Program::Shell, Some(terminal)) if connection.permits_terminals() => {
-            timeout(TO_PICK, ask(connection, &lobby, client, terminal)).await.unwrap_or(Picked::Late)
+    // A session may just have come by another channel.
+    let Some(lobby) = connection.lobby() else { return connection.session() };
+    let picked = match (ready(connection, &lobby).await, program, terminal) {
+        (Err(words), ..) => Err(Unpicked::Refused(words)),
+        (Ok(()), Program::Shell, Some(terminal)) if connection.permits_terminals() => {
+            ask(connection, &lobby, client, terminal).await
         }
-        _ => Picked::Refused(no_terminal(connection, &lobby).await),
+        _ => Err(Unpicked::Refused(no_terminal(connection, &lobby).await)),
     };
     match picked {
-        Picked::Session(session) => return Some(session),
-        Picked::Refused(words) => client.to.refuse(&words).await,
-        Picked::Late => client.to.refuse("nothing was picked in time; connect again").await,
-        Picked::Left => client.to.done().await,
+        Ok(session) => return Some(session),
+        Err(Unpicked::Refused(words)) => client.to.refuse(&words).await,
+        Err(Unpicked::Late) => client.to.refuse("nothing was picked in time; connect again").await,
+        Err(Unpicked::Left) => client.to.done().await,
     }
     None
 }
 
-/// What comes of a menu.
-enum Picked {
-    Session(Arc<Session>),
+/// How a menu ends without a session.
+enum Unpicked {
     Refused(String),
     Late,
     Left,
+}
+
+/// Whether something may be asked for: not too often, and by what still counts.
+async fn ready(connection: &Connection, lobby: &Lobby) -> Result<(), String> {
+    lobby.in_pace(&connection.front, connection.client.ip())?;
+    lobby.still_known(&connection.front).await
 }
 
 /// The words where there is nobody to ask. A row tells of it, as of every socket that does not exist.
@@ -66,17 +73,28 @@ async fn no_terminal(connection: &Connection, lobby: &Lobby) -> String {
     )
 }
 
-async fn ask(connection: &Arc<Connection>, lobby: &Lobby, client: &mut Client, terminal: &mut Terminal) -> Picked {
+async fn ask(
+    connection: &Arc<Connection>,
+    lobby: &Lobby,
+    client: &mut Client,
+    terminal: &mut Terminal,
+) -> Result<Arc<Session>, Unpicked> {
+    let until = Instant::now() + TO_PICK;
     let sessions = &connection.front.sessions;
     let mut sockets = sessions.reachable(&lobby.known.identity, connection.client.ip());
     sockets.retain(|socket| socket.protocol == Protocol::Ssh && lobby.known.may_use(socket).is_ok());
-    if client.to.send(0, Bytes::from(menu(&sockets))).await.is_err() {
-        return Picked::Left;
-    }
+    say(client, menu(&sockets), until).await?;
     let mut refusals = 0;
     let mut line = Line::default();
     loop {
-        let data = match client.from.next().await {
+        // Only this waits for the person, so only this has their deadline: what was picked is opened to its end.
+        let did = tokio::select! {
+            biased;
+            leave = lobby.until_asked() => return Err(Unpicked::Refused(leave.words().into())),
+            _ = connection.until_session() => return Err(Unpicked::Refused(USED.into())),
+            did = timeout_at(until, client.from.next()) => did.map_err(|_| Unpicked::Late)?,
+        };
+        let data = match did {
             Did::Data(0, data) => data,
             Did::Data(_, data) => {
                 client.from.taken(data.len());
@@ -86,21 +104,19 @@ async fn ask(connection: &Arc<Connection>, lobby: &Lobby, client: &mut Client, t
                 terminal.size = size;
                 continue;
             }
-            Did::Eof | Did::Gone => return Picked::Left,
+            Did::Eof | Did::Gone => return Err(Unpicked::Left),
             _ => continue,
         };
         client.from.taken(data.len());
         // What is typed after a line's end is for what the line starts, and comes too early.
         let (echo, entered) = line.take(&data);
-        if client.to.send(0, Bytes::from(echo)).await.is_err() {
-            return Picked::Left;
-        }
+        say(client, echo, until).await?;
         let wanted = match entered {
             None => continue,
-            Some(Entered::Left) => return Picked::Left,
+            Some(Entered::Left) => return Err(Unpicked::Left),
             Some(Entered::Line(text)) => match choice(&text, &sockets) {
                 Choice::None => Err(String::new()),
-                Choice::Left => return Picked::Left,
+                Choice::Left => return Err(Unpicked::Left),
                 Choice::NoNumber => Err(format!("there is no number {text}\r\n")),
                 Choice::Wanted(wanted) => Ok(wanted),
             },
@@ -108,27 +124,33 @@ async fn ask(connection: &Arc<Connection>, lobby: &Lobby, client: &mut Client, t
         let words = match wanted {
             Err(words) => words,
             Ok(wanted) => match pick(connection, lobby, wanted).await {
-                Ok(session) => return Picked::Session(session),
+                Ok(session) => return Ok(session),
                 Err(words) => {
                     refusals += 1;
                     if refusals == TRIES {
-                        return Picked::Refused(words);
+                        return Err(Unpicked::Refused(words));
                     }
                     format!("gatescribe: {}\r\n", harmless(&words))
                 }
             },
         };
-        if client.to.send(0, Bytes::from(format!("{words}{PROMPT}"))).await.is_err() {
-            return Picked::Left;
-        }
+        say(client, format!("{words}{PROMPT}"), until).await?;
+    }
+}
+
+/// Writes into the terminal, whose client may have stopped reading.
+async fn say(client: &Client, text: String, until: Instant) -> Result<(), Unpicked> {
+    match timeout_at(until, client.to.send(0, Bytes::from(text))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Unpicked::Left),
+        Err(_) => Err(Unpicked::Late),
     }
 }
 
 /// Opens the session; else why not.
 async fn pick(connection: &Arc<Connection>, lobby: &Lobby, wanted: Wanted) -> Result<Arc<Session>, String> {
-    if !lobby.claim(Use::Visit) {
-        return Err("this connection is used for others already; connect anew".into());
-    }
+    ready(connection, lobby).await?;
+    lobby.claim(Use::Visit)?;
     let entered = Box::pin(door::enter(connection, wanted, lobby.known.clone(), false)).await;
     match (entered, connection.session()) {
         (Ok(()), Some(session)) => {
@@ -145,6 +167,9 @@ async fn pick(connection: &Arc<Connection>, lobby: &Lobby, wanted: Wanted) -> Re
         }
     }
 }
+
+/// To somebody at a second menu.
+const USED: &str = "a socket was picked in another terminal of this connection; connect again";
 
 const PROMPT: &str = "Number or name, q to leave: ";
 

@@ -103,8 +103,13 @@ impl SignIn {
         if !matches!(self.stage, Stage::Start) {
             return no_more();
         }
-        let known = inner.known.clone();
-        match self.open(user, known, true).await {
+        let lobby = inner.lobby.clone();
+        // Who they are was proved a while ago.
+        let entered = match lobby.still_known(&self.connection.front).await {
+            Ok(()) => self.open(user, lobby.known.clone(), true).await,
+            Err(words) => Err(Refusal::Told(words)),
+        };
+        match entered {
             Ok(()) => Auth::Accept,
             Err(refusal) => self.then_interactive(refusal),
         }
@@ -117,14 +122,13 @@ impl SignIn {
             let revoked = || Refusal::Told(REVOKED.into());
             return self.connection.enter_lobby(known, wanted.1).ok_or_else(revoked);
         }
-        let (events, key, sign_in, since) = (known.events.clone(), known.key.clone(), known.sign_in, known.since);
+        let before = known.clone();
         match enter(&self.connection, wanted, known, may_step_up).await {
             Ok(()) => Ok(()),
             Err(Refused::Told(words)) => Err(Refusal::Told(words)),
             Err(Refused::StepUp { denied, identity }) => {
                 user.clone_into(&mut self.shown.user);
-                self.raising =
-                    Some(Raising { known: Known { identity: *identity, events, key, sign_in, since }, denied });
+                self.raising = Some(Raising { known: Known { identity: *identity, ..before }, denied });
                 Err(Refusal::StepUp)
             }
         }
@@ -132,7 +136,7 @@ impl SignIn {
 
     /// Whether the user name names no socket, as the local user's that `ssh gateway` sends. With an `@` it was meant as
     /// one.
-    fn names_none(&self, user: &str) -> bool {
+    pub(super) fn names_none(&self, user: &str) -> bool {
         let Connection { fixed, inner, .. } = &*self.connection;
         fixed.is_none() && inner.is_none() && !user.contains('@') && self.socket(user).is_none()
     }

@@ -3,12 +3,13 @@
 //! A certificate that counts for nothing is not the end: keys and a link may follow, and the first words that can be
 //! shown say what was wrong with it. A key that is proved by signature and not remembered is partial success: the link that follows then vouches for it.
 //! A denial is one round with the reason and then no method left, because OpenSSH tries three times otherwise. Before
-//! sign-in an unknown socket answers exactly as a known one.
+//! sign-in an unknown socket answers exactly as a known one, and as one that takes no links: each shows one.
 //!
 //! Where a rule lacks nothing but a newer or another sign-in, a link asks the same person for it and the connection goes
 //! on (`step_up`). Until that is answered the denial is owed to the book: whoever goes away leaves its row.
 
 pub(super) mod door;
+mod standing;
 mod step_up;
 
 use std::sync::Arc;
@@ -21,8 +22,9 @@ use russh::{MethodKind, MethodSet};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+pub(super) use self::standing::Standing;
 pub(super) use self::step_up::Known;
-use self::step_up::{NO_CERTIFICATE, NO_LINK, Raising};
+use self::step_up::{NO_CERTIFICATE, Raising};
 use super::connection::Connection;
 use crate::error::{Fault, UserFacing};
 use crate::identity::Identity;
@@ -51,6 +53,8 @@ pub(super) struct SignIn {
     more_keys: u8,
     /// Why the last certificate counts for nothing.
     refused: Option<String>,
+    /// Whose key is remembered, where the socket takes no sign-in by link: a certificate may follow.
+    unfit: Option<Known>,
     /// What the link was shown for. Only this may be opened, and only this key be remembered, once it is approved.
     shown: Shown,
     /// Of whom a better sign-in is asked. While this is here, no row tells of them.
@@ -62,6 +66,8 @@ pub(super) struct SignIn {
 struct Shown {
     user: String,
     key: Option<String>,
+    /// That it was shown for no socket, and so for all of them.
+    anywhere: bool,
 }
 
 enum Stage {
@@ -90,7 +96,7 @@ enum Refusal {
 impl SignIn {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
         let (shown, stage) = (Shown::default(), Stage::Start);
-        Self { connection, proven: None, more_keys: 0, refused: None, shown, raising: None, stage }
+        Self { connection, proven: None, more_keys: 0, refused: None, unfit: None, shown, raising: None, stage }
     }
 
     /// The client proved the key of a certificate by signature.
@@ -132,7 +138,7 @@ impl SignIn {
         });
         // The certificate vouches for the person, and a link for the time or kind of their sign-in: also where a link
         // alone would open nothing.
-        let known = Known::by(how, certified.identity, since).in_sign_in(certified.sign_in_id);
+        let known = Known::by(how, certified.identity, since).in_sign_in(certified.sign_in_id, certified.expires);
         match self.open(user, known, true).await {
             Ok(()) => Auth::Accept,
             Err(refusal) => self.then_interactive(refusal),
@@ -149,16 +155,17 @@ impl SignIn {
         }
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let since = Instant::now();
-        match self.remembered(user, &fingerprint).await {
-            Some(identity) => {
-                let how = json!({ "how": "remembered key", "key": fingerprint });
-                let known = Known::by(how, identity, since).with_key(fingerprint);
-                match self.open(user, known, true).await {
-                    Ok(()) => Auth::Accept,
-                    Err(refusal) => self.then_interactive(refusal),
-                }
-            }
-            None => self.not_remembered(fingerprint),
+        // Looked up whatever the socket takes: a stranger must not tell by the time which that is.
+        let Some(identity) = self.remembered(&fingerprint).await else { return self.not_enough(fingerprint) };
+        let how = json!({ "how": "remembered key", "key": fingerprint });
+        let known = Known::by(how, identity, since).with_key(fingerprint.clone());
+        if self.socket(&self.wanted(user).1).is_some_and(|socket| !socket.links) {
+            self.unfit = Some(known);
+            return self.not_enough(fingerprint);
+        }
+        match self.open(user, known, true).await {
+            Ok(()) => Auth::Accept,
+            Err(refusal) => self.then_interactive(refusal),
         }
     }
 
@@ -174,7 +181,7 @@ impl SignIn {
     /// The first such key is what a link vouches for. More may follow: OpenSSH offers a certificate that it was not told
     /// to prefer after its plain key, and another key may be the one that is remembered. It starts over after a partial
     /// success, with the proved key last; when that one comes again, nothing else is left.
-    fn not_remembered(&mut self, fingerprint: String) -> Auth {
+    fn not_enough(&mut self, fingerprint: String) -> Auth {
         let Some(proven) = &self.proven else {
             self.proven = Some(fingerprint);
             let methods = MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]);
@@ -187,12 +194,9 @@ impl SignIn {
         }
     }
 
-    /// Whom the key was remembered for. Where links are off a key that a link vouched for counts for nothing.
-    async fn remembered(&self, user: &str, fingerprint: &str) -> Option<Identity> {
+    /// Whom the key was remembered for.
+    async fn remembered(&self, fingerprint: &str) -> Option<Identity> {
         let front = &self.connection.front;
-        if self.links_are_off(user) {
-            return None;
-        }
         match front.store.remembered_key(fingerprint, jiff::Timestamp::now()).await {
             Ok(identity) => identity.filter(|identity| identity.issuer() == front.issuer),
             Err(error) => {
@@ -200,10 +204,6 @@ impl SignIn {
                 None
             }
         }
-    }
-
-    fn links_are_off(&self, user: &str) -> bool {
-        self.socket(&self.wanted(user).1).is_some_and(|socket| !socket.links)
     }
 
     /// A round of keyboard-interactive: `answers` is `None` in the first.
@@ -233,13 +233,10 @@ impl SignIn {
     }
 
     async fn show_link(&mut self, user: &str) -> Auth {
-        self.shown = Shown { user: user.to_owned(), key: self.proven.clone() };
-        if self.links_are_off(user) {
-            return match self.refused.take() {
-                Some(why) => self.tell(&format!("your certificate was refused: {why}")).await,
-                None => self.tell(NO_LINK).await,
-            };
+        if let Some(known) = self.unfit.take() {
+            return self.enter(user, known, true).await;
         }
+        self.shown = Shown { user: user.to_owned(), key: self.proven.clone(), anywhere: self.names_none(user) };
         let refused = self.refused.take().map(|why| format!("\ngatescribe: your certificate was refused: {why}\n"));
         let refused = refused.unwrap_or_default();
         let name = printable(&self.wanted(user).1);
@@ -257,7 +254,7 @@ impl SignIn {
     /// A link to a better sign-in of the same person. Its key is remembered anew, for as long as that sign-in lasts.
     async fn show_step_up(&mut self, user: &str) -> Auth {
         let Some(raising) = self.raising.take() else { return no_more() };
-        self.shown = Shown { user: user.to_owned(), key: raising.known.key.clone() };
+        self.shown = Shown { user: user.to_owned(), key: raising.known.key.clone(), anywhere: false };
         let requested = self.request(user, Some(raising.demand()));
         let shown = match requested {
             Ok(waiting) => Ok(self.show(waiting, |link, minutes| raising.words(link, minutes))),
@@ -273,7 +270,8 @@ impl SignIn {
     fn request(&self, user: &str, demand: Option<Demand>) -> Result<Waiting, String> {
         let (login, socket) = self.wanted(user);
         let (client, software) = (self.connection.client, self.connection.software.clone());
-        let asks = Asks { socket, login, client, software, proven_key: self.shown.key.clone(), demand };
+        let Shown { key, anywhere, .. } = &self.shown;
+        let asks = Asks { socket, anywhere: *anywhere, login, client, software, proven_key: key.clone(), demand };
         self.connection.front.links.request(asks).map_err(|refused| refused.to_string())
     }
 
@@ -327,6 +325,10 @@ impl SignIn {
         if !self.connection.front.sign_ins.revoked_people().leave(&approval) {
             return self.tell(REVOKED).await;
         }
+        if self.names_none(user) != self.shown.anywhere {
+            // The sockets were replaced meanwhile: who agreed to one has not agreed to all of them.
+            return self.tell("what you asked for was changed during the sign-in; connect again").await;
+        }
         // The link lets nobody else approve it: this is the last place to be sure.
         if self.raising.as_ref().is_some_and(|raising| !raising.known.identity.is_same_person(approval.identity())) {
             return self.tell("somebody else signed in; connect again and sign in yourself").await;
@@ -346,9 +348,17 @@ impl SignIn {
                 (Known { key: self.shown.key.clone(), ..Known::by(how, identity, since) }, true)
             }
         };
+        self.enter(user, known, may_step_up).await
+    }
+
+    /// Opens the session of somebody known, in a round that can show words and links.
+    async fn enter(&mut self, user: &str, known: Known, may_step_up: bool) -> Auth {
         match self.open(user, known, may_step_up).await {
             Ok(()) => Auth::Accept,
-            Err(Refusal::Told(words)) => self.tell(&words).await,
+            Err(Refusal::Told(words)) => match self.refused.take() {
+                Some(why) => self.tell(&format!("{words}; your certificate was refused: {why}")).await,
+                None => self.tell(&words).await,
+            },
             Err(Refusal::StepUp) => self.show_step_up(user).await,
         }
     }

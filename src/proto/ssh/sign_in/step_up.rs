@@ -1,5 +1,6 @@
 //! Where who somebody is is known and not enough: what is asked of a better sign-in, and what sign-ins have proved.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ const MOST: usize = 360;
 
 /// Why a way in is not taken.
 pub(super) const NO_CERTIFICATE: &str = "this socket takes no certificate";
-pub(super) const NO_LINK: &str = "this socket takes no sign-in by link; get a certificate with `gatescribe login`";
+const NO_LINK: &str = "this socket takes no sign-in by link; get a certificate with `gatescribe login`";
 
 /// Somebody who has shown who they are.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub(in crate::proto::ssh) struct Known {
     pub(super) key: Option<String>,
     /// The sign-in that their certificate is of.
     pub(in crate::proto::ssh) sign_in: Option<Uuid>,
+    /// When that certificate ends.
+    pub(super) until: Option<Timestamp>,
     /// Since before what they showed was looked at: what is revoked from then on counts against them.
     pub(in crate::proto::ssh) since: Instant,
 }
@@ -40,7 +43,7 @@ pub(super) struct Raising {
 impl Known {
     /// By one way of signing in.
     pub(super) fn by(how: Value, identity: Identity, since: Instant) -> Self {
-        Self { events: vec![proved(how, &identity)], identity, key: None, sign_in: None, since }
+        Self { events: vec![proved(how, &identity)], identity, key: None, sign_in: None, until: None, since }
     }
 
     pub(super) fn with_key(self, key: String) -> Self {
@@ -57,8 +60,9 @@ impl Known {
         }
     }
 
-    pub(super) fn in_sign_in(self, sign_in: Uuid) -> Self {
-        Self { sign_in: Some(sign_in), ..self }
+    /// By a certificate of this sign-in.
+    pub(super) fn in_sign_in(self, sign_in: Uuid, until: Timestamp) -> Self {
+        Self { sign_in: Some(sign_in), until: Some(until), ..self }
     }
 }
 
@@ -79,11 +83,11 @@ impl Raising {
 
     /// The same person with the better sign-in.
     pub(super) fn raised(self, identity: Identity) -> Known {
-        let Known { mut events, key, sign_in, since, .. } = self.known;
+        let Known { mut events, key, sign_in, until, since, .. } = self.known;
         let StepUp { max_age, acr } = self.denied.step_up().cloned().unwrap_or_default();
         let wanted = json!({ "max_age": max_age.map(|age| age.as_secs()), "acr": acr });
         events.push(proved(json!({ "how": "step-up", "wanted": wanted }), &identity));
-        Known { identity, events, key, sign_in, since }
+        Known { identity, events, key, sign_in, until, since }
     }
 
     /// Whom the row of the denial is about, and why the better sign-in did not come.
