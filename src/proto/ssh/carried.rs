@@ -17,7 +17,7 @@ use crate::policy::Action;
 use crate::record::observation::{Direction, What};
 use crate::store::{Event, EventStatus};
 use crate::upstream::{Input, Size};
-use crate::wire::{Fact, Outcome, Reading, Step, Stop, disguise};
+use crate::wire::{Fact, Outcome, Reading, Side, Step, Stop, disguise};
 
 /// Lines of one channel that stand in the session. All of them stand in the recording.
 const LINES: u64 = 10_000;
@@ -98,7 +98,7 @@ impl<'a> Carried<'a> {
         for step in steps {
             let written = match step {
                 Step::Tell(fact) => self.tell(ours, fact).await,
-                Step::Refuse(data) => write(ours, Direction::Input, data).await,
+                Step::Left(side, data) => write(ours, direction_of(side), data).await,
                 _ => Ok(()),
             };
             if written.is_err() {
@@ -125,6 +125,7 @@ impl<'a> Carried<'a> {
                 self.pass(data, onward).await
             }
             Step::Refuse(data) => write(ours, direction, data).await,
+            Step::Left(side, data) => write(ours, direction_of(side), data).await,
             Step::RefuseUnkept(bytes) => withhold(ours, direction, bytes).await,
             Step::Answer(data) => {
                 write(ours, Direction::Output, data.clone()).await?;
@@ -202,6 +203,13 @@ impl Onward<'_> {
             Self::In(_) => Direction::Input,
             Self::Out(_) => Direction::Output,
         }
+    }
+}
+
+fn direction_of(side: Side) -> Direction {
+    match side {
+        Side::Client => Direction::Input,
+        Side::Upstream => Direction::Output,
     }
 }
 

@@ -15,12 +15,13 @@ use super::lent;
 use super::lobby::menu;
 use super::notices::Notices;
 use super::relay::Relay;
+use super::rights::Rights;
 use crate::error::UserFacing;
 use crate::policy::{Action, Denied, Grant};
 use crate::record::export::escape::is_unsafe;
 use crate::record::observation::What;
 use crate::record::{Ending, RecordingLost};
-use crate::session::{End, Flow, Kind, Legibility, Manner, Recording, Session, Underway};
+use crate::session::{End, Flow, Kind, Legibility, Manner, Recording, Session};
 use crate::store::{Event, EventStatus};
 use crate::upstream::ssh::signal_name_of;
 use crate::upstream::{Preparation, Program, SFTP, Size, Terminal, X11};
@@ -178,7 +179,7 @@ async fn prepare(client: &mut FromClient) -> Option<(Program, Wishes)> {
 async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Client, program: Program, wishes: Wishes) {
     let Wishes { how, agent, x11 } = wishes;
     let deed = Deed::of(program);
-    let (grant, underway, _run) = match Box::pin(deed.ask(session, how.terminal.is_some())).await {
+    let (grant, rights) = match Box::pin(deed.ask(session, how.terminal.is_some())).await {
         Ok(begun) => begun,
         Err(denied) => return client.to.refuse(&denied.to_string()).await,
     };
@@ -199,13 +200,26 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
     if deed.transfer.is_none() {
         Box::pin(lent::lend(connection, session, &mut how, agent, x11)).await;
     }
-    let reached = tokio::select! {
+    // A program that was started by name is not written into, terminal or not.
+    let terminal = how.terminal.is_some() && deed.program == Program::Shell;
+    let terminal_size = how.terminal.as_ref().map(|terminal| terminal.size);
+    let starting = async {
+        let upstream = connection.upstream().await.map_err(|error| (error, true))?;
+        if how.agent.is_some() || how.x11.is_some() {
+            lent::serve(connection, &upstream);
+        }
+        Box::pin(upstream.start(grant, &deed.program, how)).await.map_err(|error| {
+            let gone = error.is_gone();
+            (error, gone)
+        })
+    };
+    let started = tokio::select! {
         biased;
         () = session.until_ending() => {
             refuse_recorded(session, &client.to, &recording, &farewell(session)).await;
             return recording.finish(Ending::Complete, None);
         }
-        denied = underway.until_refused() => {
+        denied = rights.until_refused() => {
             refuse_recorded(session, &client.to, &recording, &denied.to_string()).await;
             note_cut(session, &recording, &denied).await;
             return recording.finish(Ending::Complete, None);
@@ -214,17 +228,7 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
             refuse_recorded(session, &client.to, &recording, &kill.words()).await;
             return recording.finish(Ending::Complete, None);
         }
-        reached = connection.upstream() => reached,
-    };
-    // A program that was started by name is not written into, terminal or not.
-    let terminal = how.terminal.is_some() && deed.program == Program::Shell;
-    let terminal_size = how.terminal.as_ref().map(|terminal| terminal.size);
-    let started = match reached {
-        Ok(upstream) => Box::pin(upstream.start(grant, &deed.program, how)).await.map_err(|error| {
-            let gone = error.is_gone();
-            (error, gone)
-        }),
-        Err(error) => Err((error, true)),
+        started = starting => started,
     };
     match started {
         Ok((input, output)) => {
@@ -236,7 +240,7 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
             };
             let size = terminal_size.filter(|_| deed.kind.legibility == Legibility::Screen);
             let carried = Some(carried);
-            let relay = Relay { connection, session, recording, underway, notices, carried, size, passed: (0, 0) };
+            let relay = Relay { connection, session, recording, rights, notices, carried, size, passed: (0, 0) };
             Box::pin(relay.run(client, input, output)).await;
         }
         Err((error, gone)) => {
@@ -267,14 +271,14 @@ impl Deed {
 
     /// May it be done? A program that moves files needs the right to move files; one that another program starts for it
     /// needs the right to run that, too.
-    async fn ask(&self, session: &Session, terminal: bool) -> Result<(Grant, Underway, Option<Underway>), Denied> {
+    async fn ask(&self, session: &Session, terminal: bool) -> Result<(Grant, Rights), Denied> {
         let how = if terminal { Manner::Interactive } else { Manner::Alone };
         let exec = || match &self.program {
             Program::Command(command) => Action::SshExec { command: command.clone() },
             Program::Shell | Program::Subsystem(_) => Action::SshShell,
         };
         let Some(transfer) = &self.transfer else {
-            return session.begin(exec(), how).await.map(|(grant, underway)| (grant, underway, None));
+            return session.begin(exec(), how).await.map(|(grant, underway)| (grant, underway.into()));
         };
         let run = match transfer.is_plain() {
             true => None,
@@ -283,7 +287,7 @@ impl Deed {
         // Somebody at a prompt may have gone.
         let how = if transfer.finishes() { Manner::Alone } else { Manner::Interactive };
         let (grant, underway) = session.begin(Action::SshFiles { write: transfer.writes() }, how).await?;
-        Ok((grant, underway, run))
+        Ok((grant, Rights::both(underway, run)))
     }
 
     /// What is left of the client's wishes.

@@ -14,11 +14,15 @@ use tracing::Instrument;
 
 use super::config::{SMALL_WINDOW, WINDOW};
 use super::connection::Connection;
+use super::forward::Near;
 use super::lobby::jump;
 use super::sign_in::SignIn;
 use super::{channel, forward, lent, sign_in};
 use crate::policy::{Action, Destination};
 use crate::session::{End, Stalled};
+
+/// To a client with too many channels.
+const TOO_MANY: &str = "too many channels on this connection";
 
 /// One connection's handler.
 pub(super) struct Handler {
@@ -69,12 +73,12 @@ impl Handler {
     /// Opens a forwarded connection in a task of its own: dialling takes time.
     async fn forward(&self, channel: Channel<Msg>, to: Destination, reply: ChannelOpenHandle, session: &mut Session) {
         if !self.connection.has_room() {
-            self.refuse("ssh_channel", &to.to_string(), "too many channels on this connection");
-            return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            self.refuse("ssh_channel", &to.to_string(), TOO_MANY);
+            return reply.reject(forward::no_room(TOO_MANY)).await;
         }
         let (connection, handle) = (self.connection.clone(), session.handle());
         let id = channel.id();
-        let run = |flow| forward::to(connection, channel, handle, flow, to, reply);
+        let run = |flow| forward::to(connection, Near { channel, handle, flow }, to, reply);
         // Full only if another took the last place in between; dropped, the reply is a refusal.
         let _ = self.connection.spawn_channel(id, run);
     }
@@ -164,8 +168,8 @@ impl russh::server::Handler for Handler {
         match self.connection.spawn_channel(id, |flow| channel::run(connection, channel, handle, flow)) {
             Some(()) => reply.accept().await,
             None => {
-                self.refuse("ssh_channel", "session", "too many channels on this connection");
-                reply.reject(ChannelOpenFailure::ResourceShortage).await;
+                self.refuse("ssh_channel", "session", TOO_MANY);
+                reply.reject(forward::no_room(TOO_MANY)).await;
             }
         }
         Ok(())

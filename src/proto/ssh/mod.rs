@@ -1,7 +1,7 @@
 //! The SSH front: one client connection, from its first bytes to the closed row.
 //!
 //! `config` holds the algorithms and the host key, `sign_in` turns an authentication into a session, `handler` is what
-//! russh calls, `lobby` receives who named no socket, `channel` runs one channel, `relay` carries its bytes and `notices`
+//! russh calls, `lobby` receives who named no socket, `channel` runs one channel, `relay` carries its bytes, `rights` are what it lives by, and `notices`
 //! speaks in between. This file drives a connection: the deadlines before sign-in, the goodbye when the session is ordered
 //! to end, the cut, the closed row.
 //!
@@ -21,6 +21,7 @@ mod lent;
 mod lobby;
 mod notices;
 mod relay;
+mod rights;
 mod sign_in;
 
 use std::net::SocketAddr;

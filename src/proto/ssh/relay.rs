@@ -15,11 +15,12 @@ use super::carried::{Carried, Onward};
 use super::channel::{Client, Did, FromClient, ToClient, farewell, note_cut, refuse_recorded, told};
 use super::connection::Connection;
 use super::notices::Notices;
+use super::rights::Rights;
 use crate::error::UserFacing;
 use crate::policy::Denied;
 use crate::record::observation::{Direction, What};
 use crate::record::{Ending, RecordingLost};
-use crate::session::{End, Kill, Recording, Session, Underway};
+use crate::session::{End, Kill, Recording, Session};
 use crate::store::{Event, EventStatus};
 use crate::upstream::{Input, Output, Said, Size};
 
@@ -69,7 +70,7 @@ pub(super) struct Relay<'a> {
     pub(super) session: &'a Session,
     pub(super) recording: Recording,
     /// What the channel does; it tells when that is no longer allowed.
-    pub(super) underway: Underway,
+    pub(super) rights: Rights,
     /// What the gateway has to say in between, where that does no harm.
     pub(super) notices: Option<Notices>,
     /// The terminal's, at first.
@@ -100,7 +101,7 @@ impl Relay<'_> {
         let over = tokio::select! {
             biased;
             () = self.session.until_ending() => Over::Ordered,
-            denied = self.underway.until_refused() => Over::NoLonger(denied),
+            denied = self.rights.until_refused() => Over::NoLonger(denied),
             kill = self.recording.until_killed() => Over::Killed(kill),
             lost = self.recording.until_lost() => Over::Lost(lost),
             over = outward(ours, &mut output, &client.to, &mut program, &client_eof, &mut beside) => over,
