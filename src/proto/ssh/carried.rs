@@ -10,9 +10,10 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::channel::ToClient;
+use super::client::ToClient;
 use super::connection::Connection;
-use super::relay::{Ours, Over};
+use super::directions::{self, Ours};
+use super::relay::Over;
 use crate::policy::Action;
 use crate::record::observation::{Direction, What};
 use crate::store::{Event, EventStatus};
@@ -158,7 +159,7 @@ impl<'a> Carried<'a> {
             ours.recording.becomes_opaque();
         }
         let body = json!({ "type": kind, "status": status, "metadata": about });
-        super::relay::record(ours, What::Fact { body: Bytes::from(body.to_string()) }).await?;
+        directions::record(ours, What::Fact { body: Bytes::from(body.to_string()) }).await?;
         about["recording_id"] = ours.recording.id().to_string().into();
         let told = self.told.fetch_add(1, Ordering::Relaxed);
         match told {
@@ -214,9 +215,9 @@ fn direction_of(side: Side) -> Direction {
 }
 
 async fn write(ours: Ours<'_>, direction: Direction, data: Bytes) -> Result<(), Over> {
-    super::relay::record(ours, What::Bytes { direction, stream: 0, data }).await
+    directions::record(ours, What::Bytes { direction, stream: 0, data }).await
 }
 
 async fn withhold(ours: Ours<'_>, direction: Direction, bytes: u64) -> Result<(), Over> {
-    super::relay::record(ours, What::Withheld { direction, bytes }).await
+    directions::record(ours, What::Withheld { direction, bytes }).await
 }

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::carried::Carried;
-use super::channel::{Client, farewell, harmless, note_cut};
+use super::channel::{farewell, note_cut};
+use super::client::{Client, harmless};
 use super::connection::Connection;
 use super::relay::Relay;
 use super::rights::Rights;

@@ -17,7 +17,7 @@ use super::connection::Connection;
 use super::forward::Near;
 use super::lobby::jump;
 use super::sign_in::SignIn;
-use super::{channel, forward, lent, sign_in};
+use super::{channel, forward, listening, sign_in};
 use crate::policy::{Action, Destination};
 use crate::session::{End, Stalled};
 
@@ -241,23 +241,23 @@ impl russh::server::Handler for Handler {
     async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _: &mut Session) -> Result<bool, Self::Error> {
         let Ok(asked) = u16::try_from(*port) else { return Ok(false) };
         let at = Destination::Tcp { host: address.to_owned(), port: asked };
-        let listens = Box::pin(lent::listen(&self.connection, at)).await;
+        let listens = Box::pin(listening::listen(&self.connection, at)).await;
         *port = listens.map_or(*port, u32::from);
         Ok(listens.is_some())
     }
 
     async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, Self::Error> {
         let Ok(port) = u16::try_from(port) else { return Ok(false) };
-        Ok(lent::cancel(&self.connection, &Destination::Tcp { host: address.to_owned(), port }))
+        Ok(listening::cancel(&self.connection, &Destination::Tcp { host: address.to_owned(), port }))
     }
 
     async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
         let at = Destination::Path(path.to_owned());
-        Ok(Box::pin(lent::listen(&self.connection, at)).await.is_some())
+        Ok(Box::pin(listening::listen(&self.connection, at)).await.is_some())
     }
 
     async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
-        Ok(lent::cancel(&self.connection, &Destination::Path(path.to_owned())))
+        Ok(listening::cancel(&self.connection, &Destination::Path(path.to_owned())))
     }
 
     async fn agent_request(&mut self, channel: ChannelId, _: &mut Session) -> Result<bool, Self::Error> {
