@@ -63,7 +63,8 @@
 //!                  before everything else; exposed: what such a user could get at), reach (where forwards may lead),
 //!                  tcp (forwards from this host)
 //!   proto/ssh/     the client's side: sign_in/, handler (what russh calls), connection, lobby/ (who named no socket: the
-//!                  menu, and `ssh -J`), channel, relay, notices (what is said in a terminal in between)
+//!                  menu, and `ssh -J`), channel (client: its end; deed: what a start comes to; rights), relay (directions),
+//!                  forward, lent and listening (what the upstream opens), notices (said in a terminal in between)
 //!   api/           REST: sessions, replay, watch/ (a live one: hub follows it, ring tells it), kill, locks, tokens,
 //!                  credentials, policy/ (the rules, and what they answer), health, metrics, log; auth (who may do what to whom), openapi (generated); oauth/ (for
 //!                  the command line), pages/ (sign-in, tokens); live (what they act on); HTTPS
@@ -144,7 +145,7 @@
 //!    once (`upstream/mod.rs`), while the client opens its channel.
 //! 5. `proto/ssh/channel.rs`: collects terminal and environment, checks `shell` or `exec`, opens the recording
 //!    (`session/recording.rs`, `record/mod.rs`), writes down what will be started, and starts it upstream.
-//! 6. `proto/ssh/relay.rs`: two directions, each `record` (`record/writer.rs`, `spool.rs`), then forward.
+//! 6. `proto/ssh/relay.rs`: two `directions`, each `record` (`record/writer.rs`, `spool.rs`), then forward.
 //! 7. The program ends: status, end of file, close, in order. `record/drain.rs` seals. When the connection ends, `finish`
 //!    cuts what is left and the registry closes the row.
 //!

@@ -107,7 +107,9 @@ async fn carry_out_on_channel(
     let reason = order.reason.as_str();
     let about = json!({"by": caller.name(), "reason": reason, "recording_id": recording});
     let event = Event::now("kill", EventStatus::Success, about);
-    match api.store.order_channel_kill(ids.session, recording, event).await? {
+    // What is gone gets no order. Where another process holds the session, the book and that process are asked.
+    let open = api.kill.is_open(ids.session, recording).unwrap_or(true);
+    match api.store.order_channel_kill(ids.session, recording, open, event).await? {
         Ordered::Live => {}
         Ordered::Ended => return Err(already_ended("channel")),
         Ordered::Unknown => return Err(ApiError::not_found("there is no such recording in this session")),
@@ -328,6 +330,37 @@ mod tests {
         api.book.add_event(new.session_id, started).await.unwrap();
         let order = json!({"killed": true, "reason": "x", "recording_id": id}).to_string();
         api.put(&path(&new), order).await.refused(409, "the channel has already ended");
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_has_gone_gets_no_order_recorded_or_not() {
+        let (api, new, recording) = (Api::with(Ends::Alive, Exports::Facts).await, new_session(), recording());
+        api.book.open_session(new.clone()).await.unwrap();
+        let (recorded, unrecorded) = (recording.recording_id, Uuid::now_v7());
+        api.book.add_recording(new.session_id, recording).await.unwrap();
+        let started = Event::now("ssh_exec", EventStatus::Success, json!({"recording_id": unrecorded}));
+        api.book.add_event(new.session_id, started).await.unwrap();
+        for (id, status) in [(recorded, 409), (unrecorded, 409), (Uuid::now_v7(), 404)] {
+            let order = json!({"killed": true, "reason": "x", "recording_id": id}).to_string();
+            api.put(&path(&new), order).await.refused(status, "");
+        }
+        assert!(row(&api, &new).await.events.iter().all(|event| event.kind != "kill"));
+    }
+
+    #[tokio::test]
+    async fn a_channels_order_is_told_once_however_often_it_is_given() {
+        let (api, new, recording) = (Api::with(Ends::TimedOut, Exports::Facts).await, new_session(), recording());
+        let id = recording.recording_id;
+        api.book.open_session(new.clone()).await.unwrap();
+        api.book.add_recording(new.session_id, recording).await.unwrap();
+        for reason in ["first", "second"] {
+            let order = json!({"killed": true, "reason": reason, "recording_id": id}).to_string();
+            api.put(&path(&new), order).await.refused(504, "the order stands");
+        }
+        let row = row(&api, &new).await;
+        let kills: Vec<_> = row.events.iter().filter(|event| event.kind == "kill").collect();
+        assert_eq!(kills.len(), 1, "{kills:?}");
+        assert_eq!(kills[0].metadata["reason"], "first");
     }
 
     /// Here the answer's future is dropped as soon as the order has gone out.

@@ -42,6 +42,10 @@ impl Killer for Sessions {
         let (sessions, kill) = (self.clone(), ordered(by, reason));
         async move { sessions.kill_channel(session, recording, kill).await.map_err(not_ended) }.boxed()
     }
+
+    fn is_open(&self, session: Uuid, recording: Uuid) -> Option<bool> {
+        Sessions::is_open(self, session, recording)
+    }
 }
 
 impl Replays for Recordings {

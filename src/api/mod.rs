@@ -125,6 +125,9 @@ pub trait Killer: Send + Sync + 'static {
         by: &str,
         reason: &str,
     ) -> BoxFuture<'static, Result<(), KillError>>;
+
+    /// Whether a channel is open; `None` where that is not known here.
+    fn is_open(&self, session: Uuid, recording: Uuid) -> Option<bool>;
 }
 
 /// Why a session, or a channel, did not come down.

@@ -297,6 +297,8 @@ pub(super) enum Ends {
     TimedOut,
     /// Says that it is down, but its row is not closed.
     Lies,
+    /// It is there, and its channels have gone.
+    Alive,
 }
 
 struct Ender {
@@ -328,7 +330,7 @@ impl Killer for Ender {
                 }
                 Ends::NotLive => Err(KillError::NotLive),
                 Ends::TimedOut => Err(KillError::TimedOut),
-                Ends::Lies => Ok(()),
+                Ends::Lies | Ends::Alive => Ok(()),
             }
         }
         .boxed()
@@ -353,6 +355,10 @@ impl Killer for Ender {
             }
         }
         .boxed()
+    }
+
+    fn is_open(&self, _session: Uuid, _recording: Uuid) -> Option<bool> {
+        (self.ends == Ends::Alive).then_some(false)
     }
 }
 

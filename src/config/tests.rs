@@ -206,6 +206,29 @@ fn the_ways_to_log_in_and_to_know_a_server() {
 }
 
 #[test]
+fn a_private_key_that_its_passphrase_does_not_open_is_a_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, passphrase) in [("open", ""), ("locked", "s3cret-value"), ("other", "another")] {
+        let mut make = std::process::Command::new("ssh-keygen");
+        make.args(["-q", "-t", "ed25519", "-a", "1", "-N", passphrase, "-f"]).arg(dir.path().join(name));
+        assert!(make.status().unwrap().success());
+    }
+    let check = |key: &str, more: &str| {
+        let login = format!("private_key = \"file:{key}\"\n{more}");
+        let text = [HEAD, &SOCKET.replace("password = \"env:SECRET\"", &login)].concat();
+        parse(&text, &dir.path().join("gatescribe.toml"), &env).err().map(|errors| errors.words_all())
+    };
+    let with = "private_key_passphrase = \"env:SECRET\"";
+    assert_eq!(check("open", ""), None);
+    assert_eq!(check("open", with), None);
+    assert_eq!(check("locked", with), None);
+    assert!(check("locked", "").unwrap().contains("the private key is encrypted, and there is no passphrase"));
+    let words = check("other", with).unwrap();
+    assert!(words.contains("this passphrase does not open the private key"), "{words}");
+    assert!(!words.contains("s3cret-value"), "{words}");
+}
+
+#[test]
 fn a_socket_holds_the_way_to_it_whatever_the_order() {
     let named = |name: &str, more: &str| SOCKET.replace("\"web-1\"", &format!("{name:?}")) + more;
     let sockets = [named("far", "via = \"near\"\n"), named("door", ""), named("near", "via = \"door\"\n")];

@@ -283,6 +283,10 @@ impl Killer for EndsAnywhere {
         let (by, reason) = (by.to_owned(), reason.to_owned());
         self.or_elsewhere(here, session, Order::KillChannel { session, recording, by, reason })
     }
+
+    fn is_open(&self, session: Uuid, recording: Uuid) -> Option<bool> {
+        Killer::is_open(&self.sessions, session, recording)
+    }
 }
 
 impl EndsAnywhere {

@@ -257,6 +257,17 @@ impl fmt::Debug for SshCa {
     }
 }
 
+/// Why a private key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Locked {
+    /// It is encrypted, and there is no passphrase.
+    #[error("the private key is encrypted, and there is no passphrase")]
+    NoPassphrase,
+    /// Another passphrase opens it.
+    #[error("this passphrase does not open the private key")]
+    WrongPassphrase,
+}
+
 /// A public key as one line, if it is one that the gateway certifies: Ed25519, ECDSA, or RSA from 2048 bits on.
 pub fn certifiable(line: &str) -> Result<PublicKey, KeyRefused> {
     if line.len() > LONGEST_KEY {
@@ -272,6 +283,17 @@ pub fn certifiable(line: &str) -> Result<PublicKey, KeyRefused> {
 pub fn authority(line: &str) -> Result<String, KeyRefused> {
     let key = certifiable(line)?.key_data().clone();
     PublicKey::from(key).to_openssh().map_err(|_| KeyRefused::Unreadable)
+}
+
+/// Whether this private key can be used with this passphrase, or without one. Takes as long as the key's author wanted. Keys
+/// in another form than OpenSSH's own are not looked into and count as good.
+pub fn opens(key: &str, passphrase: Option<&str>) -> Result<(), Locked> {
+    let Ok(key) = PrivateKey::from_openssh(key) else { return Ok(()) };
+    match passphrase {
+        _ if !key.is_encrypted() => Ok(()),
+        None => Err(Locked::NoPassphrase),
+        Some(passphrase) => key.decrypt(passphrase).map(drop).map_err(|_| Locked::WrongPassphrase),
+    }
 }
 
 /// Makes an Ed25519 key in a file that only its owner can read, and that is there whole or not at all.

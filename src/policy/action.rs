@@ -112,6 +112,19 @@ impl Action {
     }
 }
 
+impl Action {
+    /// The forward of which these are the words, as its recording has them. `None`: they are another's.
+    pub fn forward_named(words: &str) -> Option<Self> {
+        let place = |text: &str| Destination::parse(text).ok();
+        let to = words.strip_prefix(FORWARD_TO).and_then(place).map(|to| Self::SshForwardTo { to, opaque: false });
+        let from = || words.strip_prefix(FORWARD_FROM).and_then(place);
+        to.or_else(|| from().map(|at| Self::SshForwardFrom { at, opaque: false }))
+    }
+}
+
+const FORWARD_TO: &str = "a forward to ";
+const FORWARD_FROM: &str = "a forward from ";
+
 impl fmt::Display for Action {
     /// As a denial names it, fit for a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,9 +134,9 @@ impl fmt::Display for Action {
             Self::SshExec { command } => write!(f, "exec \"{}\"", shown(&String::from_utf8_lossy(command))),
             Self::SshFiles { write: false } => f.write_str("reading files"),
             Self::SshFiles { write: true } => f.write_str("writing files"),
-            Self::SshForwardTo { to, opaque: false } => write!(f, "a forward to {to}"),
+            Self::SshForwardTo { to, opaque: false } => write!(f, "{FORWARD_TO}{to}"),
             Self::SshForwardTo { to, opaque: true } => write!(f, "TLS, SSH or SQL in a forward to {to}"),
-            Self::SshForwardFrom { at, opaque: false } => write!(f, "a forward from {at}"),
+            Self::SshForwardFrom { at, opaque: false } => write!(f, "{FORWARD_FROM}{at}"),
             Self::SshForwardFrom { at, opaque: true } => write!(f, "TLS, SSH or SQL in a forward from {at}"),
             Self::SshAgent => f.write_str("agent forwarding"),
             Self::SshX11 => f.write_str("X11 forwarding"),

@@ -54,6 +54,22 @@ impl Destination {
             _ => Err(NoDestination),
         }
     }
+
+    /// The port; `None` of a path.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp { port, .. } => Some(*port),
+            Self::Path(_) => None,
+        }
+    }
+
+    /// The same place, where the listener chose this port.
+    pub fn chosen(&self, chosen: u16) -> Self {
+        match self {
+            Self::Tcp { host, port: 0 } => Self::Tcp { host: host.clone(), port: chosen },
+            fixed => fixed.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Destination {

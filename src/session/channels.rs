@@ -57,6 +57,11 @@ impl Channels {
             let _ = timeout(SEALING, closed.cancelled()).await;
         })
     }
+
+    /// Whether one is there that is not down.
+    pub(super) fn is_open(&self, id: Uuid) -> bool {
+        lock(&self.0).get(&id).is_some_and(|channel| !channel.down.is_cancelled())
+    }
 }
 
 impl Ordered {

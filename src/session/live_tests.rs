@@ -10,8 +10,9 @@ use super::*;
 use crate::policy::{
     Days, Effect, ExecRight, Lock, LockTarget, Locks, Policies, Rights, Rule, SomeSsh, SshRights, When, Who,
 };
+use crate::session::channels::Ordered;
 use crate::session::minder::mind;
-use crate::session::{KillLine, Rules, Warning};
+use crate::session::{Kill, KillLine, Rules, Warning};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -128,6 +129,23 @@ async fn a_lock_ends_whom_it_is_about() {
     settle().await;
     let words = "session ended: locked by admin@example.com: lost laptop".to_owned();
     assert_eq!(live.reason(), Some(End::PolicyChanged(words)));
+}
+
+#[tokio::test]
+async fn a_channel_is_open_until_it_is_down_and_its_first_order_stands() {
+    let live = session(&rules(vec![rule("r")]), person(json!({})));
+    let id = Uuid::now_v7();
+    let (channel, place) = Ordered::enrol(&live, id);
+    assert!(live.channels.is_open(id) && !live.channels.is_open(Uuid::now_v7()));
+    let order = |reason: &str| Kill { by: "admin@example.com".into(), reason: reason.into() };
+    let first = live.channels.kill(id, order("first")).unwrap();
+    let _second = live.channels.kill(id, order("second")).unwrap();
+    assert_eq!(channel.until_given().await, order("first"));
+    drop(channel);
+    assert!(!live.channels.is_open(id), "it is down, though its row is not closed");
+    drop(place);
+    first.await;
+    assert!(live.channels.kill(id, order("late")).is_none());
 }
 
 #[tokio::test(start_paused = true)]

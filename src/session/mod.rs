@@ -125,11 +125,19 @@ impl Session {
     /// no longer allowed. Refused too once the session is ending. A denial is written into the session.
     pub async fn begin(&self, action: Action, manner: Manner) -> Result<(Grant, Underway), Denied> {
         let kind = action.event_kind();
-        let decided = self.live.begin(action, manner, &self.sessions.rules().now());
+        let decided = self.attempt(action, manner);
         if let Err(denied) = &decided {
             let about = json!({ "reason": denied.to_string(), "rule": denied.rule() });
-            self.sessions.metrics().denied(self.socket().protocol.session_type(), DenialClass::Action);
             self.note(Event::now(kind, EventStatus::Denied, about)).await;
+        }
+        decided
+    }
+
+    /// The same for what may be asked without end: how many denials are written into the session is the caller's affair.
+    pub fn attempt(&self, action: Action, manner: Manner) -> Result<(Grant, Underway), Denied> {
+        let decided = self.live.begin(action, manner, &self.sessions.rules().now());
+        if decided.is_err() {
+            self.sessions.metrics().denied(self.socket().protocol.session_type(), DenialClass::Action);
         }
         decided
     }

@@ -233,6 +233,11 @@ impl Sessions {
         tokio::time::timeout(KILL_DEADLINE, gone).await.map_err(|_| KillError::TimedOut)
     }
 
+    /// Whether a channel of a session is open; `None`: the session is not held here.
+    pub fn is_open(&self, id: Uuid, recording: Uuid) -> Option<bool> {
+        lock(&self.0.live).get(&id).map(|live| live.channels.is_open(recording))
+    }
+
     /// The sockets on which this person may be now, from that address.
     pub fn reachable(&self, who: &Identity, client_ip: IpAddr) -> Vec<Arc<Socket>> {
         let in_force = self.0.settings.rules.now();
@@ -501,9 +506,15 @@ fn ssh_user(visit: &Visit) -> Option<String> {
     fixed.or_else(|| visit.login.clone())
 }
 
+/// Where it leads, with the jump hosts on the way.
 fn upstream(socket: &Socket) -> String {
     match &socket.upstream {
-        UpstreamSpec::Ssh(ssh) => ssh.address.to_string(),
+        UpstreamSpec::Ssh(ssh) => {
+            let way = std::iter::successors(Some(ssh), |server| server.via.as_ref().map(|hop| &hop.server));
+            let mut way: Vec<String> = way.map(|server| server.address.to_string()).collect();
+            way.reverse();
+            way.join(" -> ")
+        }
         UpstreamSpec::Shell { .. } | UpstreamSpec::ShellAs { .. } => "shell".into(),
     }
 }

@@ -11,6 +11,7 @@ pub mod tcp;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 pub use crate::identity::ssh_ca_upstream::OnBehalf;
 
@@ -253,11 +254,12 @@ impl Upstream {
         }
     }
 
-    /// The next channel that the upstream wants to open; never, where it opens none. One caller at a time. Cancel safe.
-    pub async fn opened(&self) -> Option<Opened> {
+    /// The channels that the upstream wants to open, from now on and until this is dropped; before and after, they are
+    /// refused. `None`: it opens none.
+    pub fn openings(&self) -> Option<mpsc::Receiver<Opened>> {
         match self {
-            Upstream::Ssh(connection) => connection.opened().await,
-            Upstream::Shell(_) => std::future::pending().await,
+            Upstream::Ssh(connection) => Some(connection.openings()),
+            Upstream::Shell(_) => None,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Fact, Outcome, Reading, Step, Stop};
+use super::{Fact, Outcome, Reading, Side, Step, Stop};
 
 /// What a hello belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +81,11 @@ impl Reading for Forwarded {
 
     fn finish(&mut self, steps: &mut Vec<Step>) {
         // What never became more: nobody waits for it any longer, but it was sent.
-        for beginning in [&mut self.input, &mut self.output] {
+        for (side, beginning) in [(Side::Client, &mut self.input), (Side::Upstream, &mut self.output)] {
             if let Beginning::Held(held) = std::mem::replace(beginning, Beginning::Known)
                 && !held.is_empty()
             {
-                steps.push(Step::Refuse(held.freeze()));
+                steps.push(Step::Left(side, held.freeze()));
             }
         }
     }
@@ -333,6 +333,10 @@ mod tests {
         let (mut forwarded, mut steps) = (Forwarded::default(), Vec::new());
         forwarded.output(Bytes::from_static(b"SSH"), false, &mut steps).unwrap();
         forwarded.finish(&mut steps);
-        assert_eq!(steps.last(), Some(&Step::Refuse(Bytes::from_static(b"SSH"))));
+        assert_eq!(steps, [Step::Left(Side::Upstream, Bytes::from_static(b"SSH"))]);
+        let (mut forwarded, mut steps) = (Forwarded::default(), Vec::new());
+        forwarded.input(Bytes::from_static(b"SSH"), false, &mut steps).unwrap();
+        forwarded.finish(&mut steps);
+        assert_eq!(steps, [Step::Left(Side::Client, Bytes::from_static(b"SSH"))]);
     }
 }

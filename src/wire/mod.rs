@@ -52,10 +52,43 @@ pub enum Step {
     Refuse(Bytes),
     /// Contents that are not kept, of something that was refused: write down how much, and forward nothing.
     RefuseUnkept(u64),
+    /// At the end: write down what this side had sent and nobody was given.
+    Left(Side, Bytes),
     /// Say this to the client, as soon as [`Reading::is_between`].
     Answer(Bytes),
     /// Write down what happened.
     Tell(Fact),
+}
+
+/// Who sent something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Client,
+    /// The upstream.
+    Upstream,
+}
+
+/// Nothing is known of what it carries: it is counted, and passes.
+#[derive(Clone, Copy, Debug)]
+pub struct Unread;
+
+impl Reading for Unread {
+    fn input(&mut self, data: Bytes, _may: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        steps.push(Step::Pass(data));
+        Ok(())
+    }
+
+    fn output(&mut self, data: Bytes, _may: bool, steps: &mut Vec<Step>) -> Result<(), Stop> {
+        steps.push(Step::Pass(data));
+        Ok(())
+    }
+
+    fn is_between(&self) -> bool {
+        false
+    }
+
+    fn finish(&mut self, _steps: &mut Vec<Step>) {}
 }
 
 /// The `type` of the event that sums up what was done with files.

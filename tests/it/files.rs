@@ -240,3 +240,28 @@ async fn what_is_no_sftp_ends_the_channel_with_words_and_reaches_nobody() {
     let row = ended(&gateway).await;
     assert!(row.events.iter().any(|event| event.kind == "stopped"), "{:#?}", row.events);
 }
+
+#[tokio::test]
+async fn a_transfer_that_another_program_starts_lives_by_both_of_its_rights() {
+    let rules = "[[policy]]\nname = \"both\"\neffect = \"allow\"\nwho = { groups = [\"engineering\"] }\n\
+                 [policy.allow.ssh]\nexec = true\nsftp = \"write\"\n";
+    for (taken, left) in [("exec = true", "exec"), ("sftp = \"write\"", "files")] {
+        let sshd = Sshd::start().await;
+        let gateway = Setup::new().ssh("web", &sshd).policies(rules).start().await;
+        let ssh = gateway.signed_in("alice", "web").await;
+        let command = format!("env scp -t {}", sshd.path("").display());
+        let mut sink = ssh.start(&["web@gate", &command]);
+        assert_eq!(sink.receive(1).await, b"\0", "the sink is ready");
+        let file = gateway.config_file();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(taken));
+        fs::write(&file, text.replace(taken, "logins = []")).unwrap();
+        sink.told("both does not allow").await;
+        let done = sink.finish(SOON).await;
+        assert_ne!(done.status, Some(0), "{left}: {done:?}");
+        let row = ended(&gateway).await;
+        assert_eq!(row.recordings[0].kind, "scp");
+        let cut = row.events.iter().find(|event| event.kind == "cut").unwrap_or_else(|| panic!("{:#?}", row.events));
+        assert_eq!((cut.status, cut.metadata["rule"].as_str()), (EventStatus::Denied, Some("both")));
+    }
+}

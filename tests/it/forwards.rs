@@ -26,6 +26,18 @@ async fn echo() -> u16 {
     port
 }
 
+/// Says a word to everybody who connects.
+async fn says(word: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(word).await;
+        }
+    });
+    port
+}
+
 /// What comes back for a word, `None` where the connection ends without.
 async fn ask(port: u16, word: &[u8]) -> Option<Vec<u8>> {
     let mut stream = within(SOON, "connect", async {
@@ -132,6 +144,28 @@ async fn a_remote_forward_comes_back_and_ends_when_it_is_cancelled() {
 }
 
 #[tokio::test]
+async fn one_port_at_two_addresses_is_two_forwards() {
+    let sshd = Sshd::start_with("GatewayPorts clientspecified").await;
+    let gateway = Setup::new().ssh("web", &sshd).start().await;
+    let ssh = gateway.signed_in("alice", "web").await;
+    let (one, other, remote) = (says(b"one").await, says(b"two").await, free_port());
+    let place = |address: &str, to: u16| format!("{address}:{remote}:127.0.0.1:{to}");
+    let options = ["-R", &place("127.0.0.1", one), "-R", &place("127.0.0.2", other)];
+    let running = forwarding(&ssh, &options).await;
+    for (address, word) in [("127.0.0.1", b"one"), ("127.0.0.2", b"two")] {
+        let there = async || TcpStream::connect((address, remote)).await.ok();
+        let mut stream = eventually("the server listens", SOON, there).await;
+        let mut answer = [0; 3];
+        within(SOON, "an answer", stream.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, word, "{address}");
+    }
+    let row = end(&gateway, running).await;
+    for address in ["127.0.0.1", "127.0.0.2"] {
+        forward(&row, EventStatus::Success, "from", &format!("{address}:{remote}"));
+    }
+}
+
+#[tokio::test]
 async fn a_remote_forward_may_choose_its_port() {
     let (_sshd, gateway, ssh) = gate().await;
     let to = echo().await;
@@ -230,6 +264,9 @@ async fn nothing_leads_to_the_gateway_itself_or_to_another_sockets_upstream() {
         let done = ssh.start(&["-W", &place, "web@gate"]).finish(SOON).await;
         assert_ne!(done.status, Some(0), "{place}: {done:?}");
         assert!(done.stderr.contains("prohibited"), "{place}: {done:?}");
+        // The client says why.
+        let why = ["a forward never leads to", "narrow does not allow TLS, SSH or SQL in a forward to"];
+        assert!(why.iter().any(|words| done.stderr.contains(words)), "{place}: {done:?}");
         let row = gateway.admin().await.ended("web").await;
         let denied = row.events.iter().any(|event| event.status == EventStatus::Denied && event.kind == "ssh_forward");
         assert!(denied, "{place}: {:#?}", row.events);

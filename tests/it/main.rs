@@ -45,6 +45,7 @@ mod text;
 mod upgrade;
 mod upstream;
 mod upstream_jump;
+mod upstream_odd;
 mod upstream_ssh;
 mod verify;
 mod warnings;

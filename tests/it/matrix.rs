@@ -333,6 +333,13 @@ async fn each_is_recorded_where_its_own_right_allows_it_and_nothing_else_is() {
             assert!(scene.works(kind, &mut running).await, "{}: {}", kind.name, running.stderr());
             let row = scene.row_of(running).await;
             assert!(row.recordings.iter().any(|one| one.kind == kind.recorded), "{}: {row:#?}", kind.name);
+            if ["forward", "agent", "x11"].contains(&kind.recorded) {
+                let carried = |event: &&gatescribe::store::Event| {
+                    let bytes = |key: &str| event.metadata[key].as_u64().is_some_and(|bytes| bytes > 0);
+                    event.kind == kind.event && bytes("bytes_sent") && bytes("bytes_received")
+                };
+                assert!(row.events.iter().any(|event| carried(&event)), "{}: {:#?}", kind.name, row.events);
+            }
             // What is of another right is refused.
             for other in KINDS.iter().filter(|other| !kind.right.contains(other.right)) {
                 let narrower = matches!((kind.right, other.right), ("sftp = \"write\"", "sftp = \"read\""));

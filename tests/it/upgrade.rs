@@ -250,7 +250,7 @@ async fn a_channel_that_an_older_process_holds_ends_alone() {
     // An order that nobody told it of, in the book.
     let book = Store::open(&gateway.data().join("sessions.db")).unwrap();
     let about = json!({"by": "somebody", "reason": "by the book", "recording_id": two});
-    book.order_channel_kill(row.session_id, two, Event::now("kill", EventStatus::Success, about)).await.unwrap();
+    book.order_channel_kill(row.session_id, two, true, Event::now("kill", EventStatus::Success, about)).await.unwrap();
     let mut two = open.remove(0);
     two.told("by the book (by somebody)").await;
     assert_ne!(two.finish(SOON).await.status, Some(0));

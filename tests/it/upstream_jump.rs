@@ -62,6 +62,7 @@ async fn a_server_behind_a_jump_host_is_reached_by_who_may_visit_it() {
     assert_eq!(cat.finish(SOON).await.status, Some(0));
     let row = site.gateway.admin().await.ended("inner").await;
     assert_eq!((row.result, row.outcome), (Authorization::Success, Some(Outcome::Closed)));
+    assert_eq!(row.upstream, format!("{} -> {}", site.bastion.address(), site.target.address()));
     site.everything_is_down().await;
     // The way through is no visit.
     let done = site.ssh.run("bastion", "true").await;

@@ -102,9 +102,13 @@ impl Checker<'_, '_> {
         self.one_of(table, ways, ["private_key", "password", "certificate"], LOGIN_EXAMPLE)?;
         match (&raw.private_key, &raw.password) {
             (Some(key), _) => {
-                let passphrase = passphrase.map(|typed| self.secret(typed));
-                let key = self.private_key(key)?;
-                Some(SshCredential::PrivateKey { key, passphrase: passphrase.map_or(Some(None), |p| p.map(Some))? })
+                let secret = passphrase.map(|typed| self.secret(typed));
+                let pem = self.private_key(key)?;
+                let secret = secret.map_or(Some(None), |secret| secret.map(Some))?;
+                let opens = ssh_ca::opens(pem.expose_secret(), secret.as_ref().map(ExposeSecret::expose_secret));
+                let opens = opens.map_err(|locked| locked.to_string());
+                self.report.value(passphrase.unwrap_or(key), opens, PASSPHRASE)?;
+                Some(SshCredential::PrivateKey { key: pem, passphrase: secret })
             }
             (_, Some(password)) => self.secret(password).map(SshCredential::Password),
             _ => Some(SshCredential::Certificate),
@@ -259,6 +263,7 @@ fn authorities_in(file: &Path) -> Result<Vec<String>, String> {
     if keys.is_empty() { Err(format!("there is no public key in {shown}")) } else { Ok(keys) }
 }
 
+const PASSPHRASE: &str = "name the one that `ssh-keygen -y -f KEY` asks for as `private_key_passphrase`";
 const LOGIN_EXAMPLE: &str = "\"file:keys/web-1\", or password, or certificate = true";
 const HOST_KEY_EXAMPLE: &str =
     "\"SHA256:...\" as `ssh-keyscan HOST | ssh-keygen -lf -` prints it, or known_hosts, or host_ca";

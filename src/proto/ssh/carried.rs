@@ -10,15 +10,16 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::channel::ToClient;
+use super::client::ToClient;
 use super::connection::Connection;
-use super::relay::{Ours, Over};
+use super::directions::{self, Ours};
+use super::relay::Over;
 use super::together::Together;
 use crate::policy::Action;
 use crate::record::observation::{Direction, What};
 use crate::store::{Event, EventStatus};
 use crate::upstream::{Input, Size};
-use crate::wire::{Fact, Outcome, Reading, Step, Stop, disguise};
+use crate::wire::{Fact, Outcome, Reading, Side, Step, Stop, disguise};
 
 /// Lines of one channel that stand in the session. All of them stand in the recording.
 const LINES: u64 = 10_000;
@@ -100,7 +101,7 @@ impl<'a> Carried<'a> {
         for step in steps {
             let written = match step {
                 Step::Tell(fact) => self.tell(ours, fact).await,
-                Step::Refuse(data) => write(ours, Direction::Input, data).await,
+                Step::Left(side, data) => write(ours, direction_of(side), data).await,
                 _ => Ok(()),
             };
             if written.is_err() {
@@ -133,6 +134,7 @@ impl<'a> Carried<'a> {
                 self.pass(together.add(data), onward).await
             }
             Step::Refuse(data) => write(ours, direction, data).await,
+            Step::Left(side, data) => write(ours, direction_of(side), data).await,
             Step::RefuseUnkept(bytes) => withhold(ours, direction, bytes).await,
             Step::Answer(data) => {
                 // The client may have to see what the upstream says to this, before there is a place for ours.
@@ -168,7 +170,7 @@ impl<'a> Carried<'a> {
             ours.recording.becomes_opaque();
         }
         let body = json!({ "type": kind, "status": status, "metadata": about });
-        super::relay::record(ours, What::Fact { body: Bytes::from(body.to_string()) }).await?;
+        directions::record(ours, What::Fact { body: Bytes::from(body.to_string()) }).await?;
         about["recording_id"] = ours.recording.id().to_string().into();
         let told = self.told.fetch_add(1, Ordering::Relaxed);
         match told {
@@ -216,10 +218,17 @@ impl Onward<'_> {
     }
 }
 
+fn direction_of(side: Side) -> Direction {
+    match side {
+        Side::Client => Direction::Input,
+        Side::Upstream => Direction::Output,
+    }
+}
+
 async fn write(ours: Ours<'_>, direction: Direction, data: Bytes) -> Result<(), Over> {
-    super::relay::record(ours, What::Bytes { direction, stream: 0, data }).await
+    directions::record(ours, What::Bytes { direction, stream: 0, data }).await
 }
 
 async fn withhold(ours: Ours<'_>, direction: Direction, bytes: u64) -> Result<(), Over> {
-    super::relay::record(ours, What::Withheld { direction, bytes }).await
+    directions::record(ours, What::Withheld { direction, bytes }).await
 }

@@ -1,29 +1,29 @@
-//! One session channel (RFC 4254 section 6): what the client prepares, what it starts, how it is told what went wrong.
+//! One session channel (RFC 4254 section 6), from its opening to the relay: what the client prepares, what it starts, what
+//! is written down before.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use russh::Channel;
 use russh::server::{Handle, Msg};
-use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::carried::Carried;
+use super::client::{Client, Did, FromClient, ToClient, told};
 use super::connection::Connection;
-use super::files::{self, Transfer};
-use super::lent;
+use super::deed::Deed;
 use super::lobby::menu;
 use super::notices::Notices;
 use super::relay::Relay;
+use super::{files, lent};
 use crate::error::UserFacing;
-use crate::policy::{Action, Denied, Grant};
-use crate::record::export::escape::is_unsafe;
+use crate::policy::{Denied, Grant};
 use crate::record::observation::What;
 use crate::record::{Ending, RecordingLost};
-use crate::session::{End, Flow, Kind, Legibility, Manner, Recording, Session, Underway};
+use crate::session::{End, Flow, Legibility, Recording, Session};
 use crate::store::{Event, EventStatus};
-use crate::upstream::ssh::signal_name_of;
-use crate::upstream::{Preparation, Program, SFTP, Size, Terminal, X11};
+use crate::upstream::{Preparation, Program, SFTP, Terminal, X11};
 use crate::wire::disguise::Disguise;
 use crate::wire::mosh;
 
@@ -34,9 +34,6 @@ const MAX_ENV_BYTES: usize = 8 * 1024;
 /// The longest command line and the longest `TERM`. Longer ones are refused: recordings hold these whole.
 const MAX_COMMAND: usize = 64 * 1024;
 const MAX_TERM: usize = 256;
-
-/// The exit status when the gateway refuses or fails: what a shell says of a command that it may not run.
-const REFUSED: u32 = 126;
 
 /// To somebody who started mosh.
 const NO_MOSH: &str = "mosh does not work here: after its start it leaves SSH for UDP; use ssh";
@@ -49,63 +46,9 @@ struct Wishes {
     x11: Option<X11>,
 }
 
-/// What is going to be done on a channel.
-struct Deed {
-    program: Program,
-    kind: Kind,
-    transfer: Option<Transfer>,
-}
-
-/// The client's side of a channel, one half a direction.
-pub(super) struct Client {
-    pub(super) from: FromClient,
-    pub(super) to: ToClient,
-}
-
-/// What comes from the client.
-pub(super) struct FromClient {
-    read: ChannelReadHalf,
-    flow: Arc<Flow>,
-}
-
-/// What goes to the client.
-pub(super) struct ToClient {
-    write: ChannelWriteHalf<Msg>,
-    handle: Handle,
-    id: ChannelId,
-    /// Whether somebody reads what is said on stderr.
-    speaks: bool,
-}
-
-/// What the client did.
-pub(super) enum Did {
-    /// Asked for a terminal.
-    Terminal(Terminal),
-    /// Set a variable.
-    Env(String, String),
-    /// Lent its agent.
-    Agent,
-    /// Lent its display.
-    X11(X11),
-    /// Started something.
-    Start(Program),
-    /// Sent data on a stream.
-    Data(u32, Bytes),
-    /// Changed its terminal's size.
-    Resize(Size),
-    /// Sent a signal, without `SIG`.
-    Signal(String),
-    /// Will send no more.
-    Eof,
-    /// Closed the channel, or went away.
-    Gone,
-}
-
 /// Runs one channel from its opening to its close.
 pub(super) async fn run(connection: Arc<Connection>, channel: Channel<Msg>, handle: Handle, flow: Arc<Flow>) {
-    let id = channel.id();
-    let (read, write) = channel.split();
-    let mut client = Client { from: FromClient { read, flow }, to: ToClient { write, handle, id, speaks: true } };
+    let mut client = Client::new(channel, handle, flow);
     let prepared = tokio::select! {
         biased;
         () = connection.until_ending() => None,
@@ -178,7 +121,7 @@ async fn prepare(client: &mut FromClient) -> Option<(Program, Wishes)> {
 async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Client, program: Program, wishes: Wishes) {
     let Wishes { how, agent, x11 } = wishes;
     let deed = Deed::of(program);
-    let (grant, underway, _run) = match Box::pin(deed.ask(session, how.terminal.is_some())).await {
+    let (grant, rights) = match Box::pin(deed.ask(session, how.terminal.is_some())).await {
         Ok(begun) => begun,
         Err(denied) => return client.to.refuse(&denied.to_string()).await,
     };
@@ -199,13 +142,26 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
     if deed.transfer.is_none() {
         Box::pin(lent::lend(connection, session, &mut how, agent, x11)).await;
     }
-    let reached = tokio::select! {
+    // A program that was started by name is not written into, terminal or not.
+    let terminal = how.terminal.is_some() && deed.program == Program::Shell;
+    let terminal_size = how.terminal.as_ref().map(|terminal| terminal.size);
+    let starting = async {
+        let upstream = connection.upstream().await.map_err(|error| (error, true))?;
+        if how.agent.is_some() || how.x11.is_some() {
+            lent::serve(connection, &upstream);
+        }
+        Box::pin(upstream.start(grant, &deed.program, how)).await.map_err(|error| {
+            let gone = error.is_gone();
+            (error, gone)
+        })
+    };
+    let started = tokio::select! {
         biased;
         () = session.until_ending() => {
             refuse_recorded(session, &client.to, &recording, &farewell(session)).await;
             return recording.finish(Ending::Complete, None);
         }
-        denied = underway.until_refused() => {
+        denied = rights.until_refused() => {
             refuse_recorded(session, &client.to, &recording, &denied.to_string()).await;
             note_cut(session, &recording, &denied).await;
             return recording.finish(Ending::Complete, None);
@@ -214,17 +170,7 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
             refuse_recorded(session, &client.to, &recording, &kill.words()).await;
             return recording.finish(Ending::Complete, None);
         }
-        reached = connection.upstream() => reached,
-    };
-    // A program that was started by name is not written into, terminal or not.
-    let terminal = how.terminal.is_some() && deed.program == Program::Shell;
-    let terminal_size = how.terminal.as_ref().map(|terminal| terminal.size);
-    let started = match reached {
-        Ok(upstream) => Box::pin(upstream.start(grant, &deed.program, how)).await.map_err(|error| {
-            let gone = error.is_gone();
-            (error, gone)
-        }),
-        Err(error) => Err((error, true)),
+        started = starting => started,
     };
     match started {
         Ok((input, output)) => {
@@ -236,7 +182,7 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
             };
             let size = terminal_size.filter(|_| deed.kind.legibility == Legibility::Screen);
             let carried = Some(carried);
-            let relay = Relay { connection, session, recording, underway, notices, carried, size, passed: (0, 0) };
+            let relay = Relay { connection, session, recording, rights, notices, carried, size, passed: (0, 0) };
             Box::pin(relay.run(client, input, output)).await;
         }
         Err((error, gone)) => {
@@ -249,55 +195,6 @@ async fn begin(connection: &Arc<Connection>, session: &Arc<Session>, client: Cli
             refuse_recorded(session, &client.to, &recording, &error.to_string()).await;
             recording.finish(Ending::Complete, None);
         }
-    }
-}
-
-impl Deed {
-    /// What starting this comes to.
-    fn of(program: Program) -> Self {
-        let transfer = files::recognise(&program);
-        let screen = |name| Kind { name, legibility: Legibility::Screen };
-        let kind = match (&transfer, &program) {
-            (Some(transfer), _) => Kind { name: transfer.name(), legibility: Legibility::Structured },
-            (None, Program::Command(_)) => screen("exec"),
-            (None, Program::Shell | Program::Subsystem(_)) => screen("shell"),
-        };
-        Self { program, kind, transfer }
-    }
-
-    /// May it be done? A program that moves files needs the right to move files; one that another program starts for it
-    /// needs the right to run that, too.
-    async fn ask(&self, session: &Session, terminal: bool) -> Result<(Grant, Underway, Option<Underway>), Denied> {
-        let how = if terminal { Manner::Interactive } else { Manner::Alone };
-        let exec = || match &self.program {
-            Program::Command(command) => Action::SshExec { command: command.clone() },
-            Program::Shell | Program::Subsystem(_) => Action::SshShell,
-        };
-        let Some(transfer) = &self.transfer else {
-            return session.begin(exec(), how).await.map(|(grant, underway)| (grant, underway, None));
-        };
-        let run = match transfer.is_plain() {
-            true => None,
-            false => Some(session.begin(exec(), Manner::Interactive).await?.1),
-        };
-        // Somebody at a prompt may have gone.
-        let how = if transfer.finishes() { Manner::Alone } else { Manner::Interactive };
-        let (grant, underway) = session.begin(Action::SshFiles { write: transfer.writes() }, how).await?;
-        Ok((grant, underway, run))
-    }
-
-    /// What is left of the client's wishes.
-    fn fitting(&self, mut how: Preparation, grant: &Grant, connection: &Connection) -> Preparation {
-        // A pattern allows a command, and a transfer what it is, not a terminal to escape into, nor variables that change
-        // what it means.
-        let bare = grant.patterned() || self.transfer.is_some();
-        if bare {
-            how.env.retain(|(name, _)| is_locale(name));
-        }
-        if bare || !connection.permits_terminals() {
-            how.terminal = None;
-        }
-        how
     }
 }
 
@@ -366,11 +263,6 @@ pub(super) fn farewell(session: &Session) -> String {
     session.ended().map_or_else(|| "the session has ended".into(), |end| end.words())
 }
 
-/// The language of a program's words, and what kind of terminal there is.
-fn is_locale(name: &str) -> bool {
-    matches!(name, "LANG" | "TERM") || name.starts_with("LC_")
-}
-
 /// Variables whose values are about language, time and the terminal. By their whole names: what a server takes, such as
 /// `LC_*`, is what people pass secrets in.
 const SHOWN: [&str; 20] = [
@@ -402,158 +294,4 @@ fn shown(name: &str, value: &str) -> String {
         true => value.to_owned(),
         false => format!("({} bytes)", value.len()),
     }
-}
-
-/// Words as they stand in a terminal: on a line of their own, whatever mode it is in.
-pub(super) fn told(words: &str) -> String {
-    format!("\r\ngatescribe: {}\r\n", harmless(words))
-}
-
-/// Words that others had a hand in, without anything that a terminal obeys.
-pub(super) fn harmless(words: &str) -> String {
-    words.chars().map(|c| if c.is_control() || is_unsafe(c) { '?' } else { c }).collect()
-}
-
-impl Client {
-    /// A channel that is no program's: nothing is said on it.
-    pub(super) fn silent(channel: Channel<Msg>, handle: Handle, flow: Arc<Flow>) -> Self {
-        let id = channel.id();
-        let (read, write) = channel.split();
-        Self { from: FromClient { read, flow }, to: ToClient { write, handle, id, speaks: false } }
-    }
-}
-
-impl FromClient {
-    /// What the client does next. Data must be given back with [`FromClient::taken`]. Cancel safe.
-    pub(super) async fn next(&mut self) -> Did {
-        loop {
-            let did = match self.read.wait().await {
-                None | Some(ChannelMsg::Close) => return Did::Gone,
-                Some(ChannelMsg::Data { data }) => return Did::Data(0, data),
-                Some(ChannelMsg::ExtendedData { data, ext }) => return Did::Data(ext, data),
-                Some(ChannelMsg::SetEnv { variable_name, variable_value, .. }) => {
-                    self.flow.taken(variable_name.len() + variable_value.len());
-                    return Did::Env(variable_name, variable_value);
-                }
-                Some(ChannelMsg::Exec { command, .. }) => {
-                    self.flow.taken(command.len());
-                    return Did::Start(Program::Command(command));
-                }
-                Some(ChannelMsg::RequestSubsystem { name, .. }) => {
-                    self.flow.taken(name.len());
-                    return Did::Start(Program::Subsystem(name));
-                }
-                Some(other) => without_data(other),
-            };
-            self.flow.taken(0);
-            if let Some(did) = did {
-                return did;
-            }
-        }
-    }
-
-    /// Data was forwarded: the connection's loop may take more.
-    pub(super) fn taken(&self, bytes: usize) {
-        self.flow.taken(bytes);
-    }
-}
-
-impl ToClient {
-    /// Whether something was started on it, and not only connected.
-    pub(super) fn is_of_program(&self) -> bool {
-        self.speaks
-    }
-
-    /// Sends data of a stream; waits for the client's window. Not cancel safe: a part may have been sent.
-    pub(super) async fn send(&self, stream: u32, data: Bytes) -> Result<(), russh::Error> {
-        match stream {
-            0 => self.write.data_bytes(data).await,
-            _ => self.write.extended_data_bytes(stream, data).await,
-        }
-    }
-
-    pub(super) async fn eof(&self) {
-        let _ = self.write.eof().await;
-    }
-
-    pub(super) async fn exit_status(&self, status: u32) {
-        let _ = self.write.exit_status(status).await;
-    }
-
-    pub(super) async fn exit_signal(&self, signal: String, core_dumped: bool, message: String) {
-        let signal = Sig::Custom(signal);
-        let _ = self.handle.exit_signal_request(self.id, signal, core_dumped, message, String::new()).await;
-    }
-
-    pub(super) async fn close(&self) {
-        let _ = self.write.close().await;
-    }
-
-    /// Ends the channel as a program that did all it was asked to do.
-    pub(super) async fn done(&self) {
-        let ended = async {
-            self.exit_status(0).await;
-            self.eof().await;
-            self.close().await;
-        };
-        let _ = timeout(super::GOODBYE, ended).await;
-    }
-
-    /// Says why on stderr and closes, without a status: the program did not end, it was ended.
-    pub(super) async fn dismiss(&self, words: &str) {
-        let said = async {
-            if self.speaks {
-                let _ = self.send(1, Bytes::from(told(words))).await;
-            }
-            self.eof().await;
-        };
-        let _ = timeout(super::GOODBYE, said).await;
-        // Also where the words found no room: others may go on beside this channel.
-        let _ = timeout(super::GOODBYE, self.close()).await;
-    }
-
-    /// Says why on stderr, then ends the channel as a program that failed.
-    pub(super) async fn refuse(&self, words: &str) {
-        let said = async {
-            if self.speaks {
-                let _ = self.send(1, Bytes::from(told(words))).await;
-                self.exit_status(REFUSED).await;
-            }
-            self.eof().await;
-        };
-        // A client that does not read its window is not waited for.
-        let _ = timeout(super::GOODBYE, said).await;
-        let _ = timeout(super::GOODBYE, self.close()).await;
-    }
-}
-
-/// Requests that carry no data to speak of. `None`: nothing to do.
-fn without_data(message: ChannelMsg) -> Option<Did> {
-    Some(match message {
-        ChannelMsg::RequestPty { term, col_width, row_height, pix_width, pix_height, terminal_modes, .. } => {
-            let size = Size { cols: col_width, rows: row_height, width: pix_width, height: pix_height };
-            let modes = terminal_modes.into_iter().map(|(mode, value)| (mode as u8, value)).collect();
-            Did::Terminal(Terminal { term, size, modes })
-        }
-        ChannelMsg::RequestShell { .. } => Did::Start(Program::Shell),
-        ChannelMsg::AgentForward { .. } => Did::Agent,
-        ChannelMsg::RequestX11 {
-            single_connection,
-            x11_authentication_protocol,
-            x11_authentication_cookie,
-            x11_screen_number,
-            ..
-        } => Did::X11(X11 {
-            single: single_connection,
-            protocol: x11_authentication_protocol,
-            cookie: x11_authentication_cookie,
-            screen: x11_screen_number,
-        }),
-        ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height } => {
-            Did::Resize(Size { cols: col_width, rows: row_height, width: pix_width, height: pix_height })
-        }
-        ChannelMsg::Signal { signal } => Did::Signal(signal_name_of(&signal)),
-        ChannelMsg::Eof => Did::Eof,
-        _ => return None,
-    })
 }

@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, Shared};
 use russh::ChannelId;
 use russh::server::Handle;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -58,6 +58,8 @@ pub(super) struct Connection {
     deadline: watch::Sender<Instant>,
     dial: OnceLock<Dial>,
     flows: Mutex<HashMap<ChannelId, Arc<Flow>>>,
+    /// As many as channels may be open.
+    places: Arc<Semaphore>,
     held: Arc<Held>,
     tasks: TaskTracker,
     refusals: AtomicUsize,
@@ -81,6 +83,7 @@ impl Connection {
         line: KillLine,
     ) -> Self {
         let deadline = watch::Sender::new(Instant::now() + front.handshake);
+        let places = Arc::new(Semaphore::new(front.channels));
         Self {
             front,
             client,
@@ -95,6 +98,7 @@ impl Connection {
             deadline,
             dial: OnceLock::new(),
             flows: Mutex::default(),
+            places,
             held: Arc::default(),
             tasks: TaskTracker::new(),
             refusals: AtomicUsize::new(0),
@@ -263,7 +267,12 @@ impl Connection {
 
     /// Whether one more channel may be opened.
     pub(super) fn has_room(&self) -> bool {
-        self.flows().len() < self.front.channels
+        self.places.available_permits() > 0
+    }
+
+    /// A place for one channel, for as long as it is kept. `None`: too many channels.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.places.clone().try_acquire_owned().ok().map(Place)
     }
 
     /// Runs a channel's task and registers what it holds until the task ends. `None`: too many channels.
@@ -271,16 +280,18 @@ impl Connection {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.place().map(|place| self.spawn_in(place, id, run))
+    }
+
+    /// The same in a place that was taken before.
+    pub(super) fn spawn_in<F>(self: &Arc<Self>, place: Place, id: ChannelId, run: impl FnOnce(Arc<Flow>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let flow = Arc::new(Flow::new(&self.held));
-        {
-            let mut flows = self.flows();
-            if flows.len() >= self.front.channels {
-                return None;
-            }
-            flows.insert(id, flow.clone());
-        }
+        self.flows().insert(id, flow.clone());
         self.had_channels.store(true, Ordering::Release);
-        let registered = Registered { connection: self.clone(), id };
+        let registered = Registered { connection: self.clone(), id, _place: place };
         let task = run(flow);
         let task = async move {
             let _registered = registered;
@@ -288,7 +299,6 @@ impl Connection {
         };
         let span = tracing::info_span!(parent: &self.span, "channel", id = %id);
         self.tasks.spawn(task.instrument(span));
-        Some(())
     }
 
     /// Runs something of this connection that is no channel; awaited with the channels at the end.
@@ -394,7 +404,11 @@ async fn until_some<T>(there: &mut watch::Receiver<Option<Arc<T>>>) -> Option<Ar
 struct Registered {
     connection: Arc<Connection>,
     id: ChannelId,
+    _place: Place,
 }
+
+/// One of the channels that a connection may have open.
+pub(super) struct Place(#[expect(dead_code, reason = "given back by dropping it")] OwnedSemaphorePermit);
 
 impl Drop for Registered {
     fn drop(&mut self) {

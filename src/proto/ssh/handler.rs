@@ -14,11 +14,15 @@ use tracing::Instrument;
 
 use super::config::{SMALL_WINDOW, WINDOW};
 use super::connection::Connection;
+use super::forward::Near;
 use super::lobby::jump;
 use super::sign_in::SignIn;
-use super::{channel, forward, lent, sign_in};
+use super::{channel, forward, listening, sign_in};
 use crate::policy::{Action, Destination};
 use crate::session::{End, Stalled};
+
+/// To a client with too many channels.
+const TOO_MANY: &str = "too many channels on this connection";
 
 /// One connection's handler.
 pub(super) struct Handler {
@@ -69,12 +73,12 @@ impl Handler {
     /// Opens a forwarded connection in a task of its own: dialling takes time.
     async fn forward(&self, channel: Channel<Msg>, to: Destination, reply: ChannelOpenHandle, session: &mut Session) {
         if !self.connection.has_room() {
-            self.refuse("ssh_channel", &to.to_string(), "too many channels on this connection");
-            return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            self.refuse("ssh_channel", &to.to_string(), TOO_MANY);
+            return reply.reject(forward::no_room(TOO_MANY)).await;
         }
         let (connection, handle) = (self.connection.clone(), session.handle());
         let id = channel.id();
-        let run = |flow| forward::to(connection, channel, handle, flow, to, reply);
+        let run = |flow| forward::to(connection, Near { channel, handle, flow }, to, reply);
         // Full only if another took the last place in between; dropped, the reply is a refusal.
         let _ = self.connection.spawn_channel(id, run);
     }
@@ -164,8 +168,8 @@ impl russh::server::Handler for Handler {
         match self.connection.spawn_channel(id, |flow| channel::run(connection, channel, handle, flow)) {
             Some(()) => reply.accept().await,
             None => {
-                self.refuse("ssh_channel", "session", "too many channels on this connection");
-                reply.reject(ChannelOpenFailure::ResourceShortage).await;
+                self.refuse("ssh_channel", "session", TOO_MANY);
+                reply.reject(forward::no_room(TOO_MANY)).await;
             }
         }
         Ok(())
@@ -237,23 +241,23 @@ impl russh::server::Handler for Handler {
     async fn tcpip_forward(&mut self, address: &str, port: &mut u32, _: &mut Session) -> Result<bool, Self::Error> {
         let Ok(asked) = u16::try_from(*port) else { return Ok(false) };
         let at = Destination::Tcp { host: address.to_owned(), port: asked };
-        let listens = Box::pin(lent::listen(&self.connection, at)).await;
+        let listens = Box::pin(listening::listen(&self.connection, at)).await;
         *port = listens.map_or(*port, u32::from);
         Ok(listens.is_some())
     }
 
     async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, Self::Error> {
         let Ok(port) = u16::try_from(port) else { return Ok(false) };
-        Ok(lent::cancel(&self.connection, &Destination::Tcp { host: address.to_owned(), port }))
+        Ok(listening::cancel(&self.connection, &Destination::Tcp { host: address.to_owned(), port }))
     }
 
     async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
         let at = Destination::Path(path.to_owned());
-        Ok(Box::pin(lent::listen(&self.connection, at)).await.is_some())
+        Ok(Box::pin(listening::listen(&self.connection, at)).await.is_some())
     }
 
     async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Self::Error> {
-        Ok(lent::cancel(&self.connection, &Destination::Path(path.to_owned())))
+        Ok(listening::cancel(&self.connection, &Destination::Path(path.to_owned())))
     }
 
     async fn agent_request(&mut self, channel: ChannelId, _: &mut Session) -> Result<bool, Self::Error> {

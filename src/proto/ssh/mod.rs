@@ -1,9 +1,11 @@
 //! The SSH front: one client connection, from its first bytes to the closed row.
 //!
 //! `config` holds the algorithms and the host key, `sign_in` turns an authentication into a session, `handler` is what
-//! russh calls, `lobby` receives who named no socket, `channel` runs one channel, `relay` carries its bytes and `notices`
-//! speaks in between. This file drives a connection: the deadlines before sign-in, the goodbye when the session is ordered
-//! to end, the cut, the closed row.
+//! russh calls, `lobby` receives who named no socket, `channel` runs one channel (`client` is its end there, `deed` what
+//! starting something comes to, `rights` what it lives by), `relay` carries its bytes in two `directions`, `forward` and
+//! `lent` open connections for either side, `listening` has the upstream listen, and `notices` speaks in between. This file
+//! drives a connection: the deadlines before sign-in, the goodbye when the session is ordered to end, the cut, the closed
+//! row.
 //!
 //! A newcomer's trap: russh runs one loop per connection, and a handler that waits stops every channel on it. So
 //! handlers only note things down; whatever takes time runs in a channel's own task, and how long the loop waits for a
@@ -11,16 +13,21 @@
 
 mod carried;
 mod channel;
+mod client;
 mod config;
 mod connection;
+mod deed;
+mod directions;
 mod files;
 mod forward;
 mod greeting;
 mod handler;
 mod lent;
+mod listening;
 mod lobby;
 mod notices;
 mod relay;
+mod rights;
 mod sign_in;
 mod together;
 

@@ -7,7 +7,7 @@
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::channel::harmless;
+use super::client::harmless;
 use crate::session::{Session, Warning};
 
 /// XTWINOPS 23: the title that was put by.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
@@ -18,7 +19,8 @@ impl Store {
         let ids: Vec<String> = sessions.iter().map(|id| id.simple().to_string()).collect();
         self.lists
             .call(move |db| {
-                // Of files only in which recordings some were changed: there may be thousands.
+                // Of files only in which recordings some were changed: there may be thousands. A forward's event is
+                // written at its end; until then its recording tells of it.
                 let mut find = db.prepare_cached(
                     "SELECT DISTINCT s.session_id, e.type,
                         iif(e.type IN ('ssh_shell', 'ssh_exec'), NULL, e.metadata ->> 'recording_id') AS recording,
@@ -28,6 +30,11 @@ impl Store {
                      FROM sessions s JOIN events e ON e.session = s.seq
                      WHERE s.session_id IN (SELECT unhex(value) FROM json_each(?1)) AND e.status = 'success'
                        AND e.type IN ('ssh_shell', 'ssh_exec', 'ssh_transfer', 'ssh_forward', 'ssh_agent', 'ssh_x11')
+                     UNION
+                     SELECT s.session_id, r.kind, r.recording_id, r.command, NULL, NULL, 0
+                     FROM sessions s JOIN recordings r ON r.session = s.seq
+                     WHERE s.session_id IN (SELECT unhex(value) FROM json_each(?1)) AND r.end_time IS NULL
+                       AND r.kind IN ('forward', 'agent', 'x11')
                      UNION
                      SELECT s.session_id, e.type, e.metadata ->> 'recording_id', NULL, NULL, NULL, 0
                      FROM sessions s JOIN events e ON e.session = s.seq
@@ -55,7 +62,16 @@ impl Store {
     }
 }
 
-/// A line about something that was done.
+/// A recording's id, which is text in events and bytes in its own row.
+fn recording(value: ValueRef<'_>) -> rusqlite::Result<Option<String>> {
+    Ok(match value {
+        ValueRef::Null => None,
+        ValueRef::Blob(_) => Some(Id::column_result(value)?.0.to_string()),
+        text => Some(String::column_result(text)?),
+    })
+}
+
+/// A line about something that was done: an event's type, or the kind of a recording that is open.
 struct Done {
     session: Uuid,
     event: String,
@@ -73,7 +89,7 @@ impl Done {
         Ok(Self {
             session: row.get::<_, Id>(0)?.0,
             event: row.get(1)?,
-            recording: row.get(2)?,
+            recording: recording(row.get_ref(2)?)?,
             command: row.get(3)?,
             to: row.get(4)?,
             from: row.get(5)?,
@@ -102,8 +118,13 @@ impl Done {
                 let from = place(&self.from).map(|at| Action::SshForwardFrom { at, opaque });
                 to.or(from).into_iter().collect()
             }
-            "ssh_agent" => vec![Action::SshAgent],
-            "ssh_x11" => vec![Action::SshX11],
+            "forward" => match self.command.as_deref().and_then(Action::forward_named) {
+                Some(Action::SshForwardTo { to, .. }) => vec![Action::SshForwardTo { to, opaque: more }],
+                Some(Action::SshForwardFrom { at, .. }) => vec![Action::SshForwardFrom { at, opaque: more }],
+                _ => Vec::new(),
+            },
+            "ssh_agent" | "agent" => vec![Action::SshAgent],
+            "ssh_x11" | "x11" => vec![Action::SshX11],
             _ => Vec::new(),
         }
     }
@@ -134,8 +155,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::testing::{Book, new_session, time};
-    use crate::store::{Event, EventStatus, NewSession};
+    use crate::store::testing::{self, Book, new_session, time};
+    use crate::store::{Event, EventStatus, NewSession, RecordingRow, RecordingState};
 
     #[tokio::test]
     async fn what_was_done_is_told_once_and_what_was_refused_is_not() {
@@ -213,6 +234,41 @@ mod tests {
                 book.done_in(vec![new.session_id]).await.unwrap().into_iter().map(|(_, action)| action).collect();
             done.sort_by_key(Action::event_kind);
             assert_eq!(done, expected, "{events:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_still_open_counts_as_done() {
+        let tcp = |host: &str, port| Destination::Tcp { host: host.into(), port };
+        let to = |opaque| Action::SshForwardTo { to: tcp("db", 443), opaque };
+        let from = Action::SshForwardFrom { at: tcp("::1", 8080), opaque: false };
+        let cases = [
+            ("forward", to(false).to_string(), None, vec![to(false)]),
+            ("forward", to(false).to_string(), Some("ssh_forward_opaque"), vec![to(true)]),
+            ("forward", from.to_string(), None, vec![from]),
+            ("agent", Action::SshAgent.to_string(), None, vec![Action::SshAgent]),
+            ("x11", Action::SshX11.to_string(), None, vec![Action::SshX11]),
+            // An event tells of these from the beginning on.
+            ("exec", "uptime".to_owned(), None, vec![]),
+        ];
+        let book = Book::new();
+        for (kind, command, event, expected) in cases {
+            let new = new_session();
+            book.open_session(new.clone()).await.unwrap();
+            let row = testing::recording();
+            let id = row.recording_id;
+            let row = RecordingRow { kind: kind.into(), command: Some(command), ..row };
+            book.add_recording(new.session_id, row).await.unwrap();
+            if let Some(event) = event {
+                let about = json!({"carries": "tls", "recording_id": id});
+                book.add_event(new.session_id, Event::now(event, EventStatus::Success, about)).await.unwrap();
+            }
+            let done = async || book.done_in(vec![new.session_id]).await.unwrap();
+            let expected: Vec<_> = expected.into_iter().map(|action| (new.session_id, action)).collect();
+            assert_eq!(done().await, expected);
+            // Then its event is there, or it never was one.
+            book.finish_recording(id, time("2026-03-02T10:00:00Z"), RecordingState::Complete, 1, None).await.unwrap();
+            assert_eq!(done().await, []);
         }
     }
 

@@ -294,7 +294,7 @@ mod tests {
         mine.add_recording(ordered.session_id, recording).await.unwrap();
         let about = json!({"by": "carl", "reason": "this one", "recording_id": id});
         let event = Event::now("kill", EventStatus::Success, about);
-        assert_eq!(book.order_channel_kill(ordered.session_id, id, event).await.unwrap(), Ordered::Live);
+        assert_eq!(book.order_channel_kill(ordered.session_id, id, true, event).await.unwrap(), Ordered::Live);
         let both = [order(None, "anna", "first"), order(Some(id), "carl", "this one")];
         assert_eq!(mine.kill_orders().await.unwrap(), both);
         assert!(theirs.kill_orders().await.unwrap().is_empty());

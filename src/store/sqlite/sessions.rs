@@ -120,15 +120,19 @@ impl Store {
     }
 
     /// Writes an order to end one channel of a session, by its recording: the event, or nothing if one of them has
-    /// ended. A channel that is not recorded is known by the events about it; whether it is open is not known here.
+    /// ended, or if there is such an order: the first one stands. `open` is what is known of the channel itself: one that
+    /// is not recorded is known here by the events about it, and not whether it is open.
     pub async fn order_channel_kill(
         &self,
         session: Uuid,
         recording: Uuid,
+        open: bool,
         event: Event,
     ) -> Result<Ordered, StoreError> {
         self.writes
             .call(move |db| match channel(db, session, recording)? {
+                Some(_) if !open => Ok(Ordered::Ended),
+                Some((number, true)) if is_ordered(db, number, recording)? => Ok(Ordered::Live),
                 Some((number, true)) => insert_event(db, number, &event).map(|()| Ordered::Live),
                 Some((_, false)) => Ok(Ordered::Ended),
                 None => Ok(Ordered::Unknown),
@@ -192,6 +196,15 @@ fn channel(db: &Connection, session: Uuid, recording: Uuid) -> Result<Option<(i6
             WHERE session = s.seq AND type <> 'kill' AND metadata ->> '$.recording_id' = ?2)",
     )?;
     Ok(told.query_row(params![Id(session), recording.to_string()], both).optional()?)
+}
+
+/// Whether there is an order to end this channel.
+fn is_ordered(db: &Connection, number: i64, recording: Uuid) -> Result<bool, StoreError> {
+    let mut find = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM events
+         WHERE session = ?1 AND type = 'kill' AND metadata ->> '$.recording_id' = ?2)",
+    )?;
+    Ok(find.query_row(params![number, recording.to_string()], |row| row.get(0))?)
 }
 
 fn one_number(statement: &mut CachedStatement<'_>, session: Uuid) -> Result<Option<i64>, StoreError> {
@@ -463,13 +476,17 @@ mod tests {
             let about = json!({"by": "admin@example.com", "reason": "this one", "recording_id": id});
             Event::now("kill", EventStatus::Success, about)
         };
-        let ordered = async |session, id| book.order_channel_kill(session, id, order(id)).await.unwrap();
+        let ordered = async |session, id| book.order_channel_kill(session, id, true, order(id)).await.unwrap();
         assert_eq!(ordered(new.session_id, Uuid::now_v7()).await, Ordered::Unknown);
         assert_eq!(ordered(other.session_id, id).await, Ordered::Unknown, "it is another session's");
         assert_eq!(row(&book, &new).await.events, new.events);
         assert_eq!(ordered(new.session_id, id).await, Ordered::Live);
         assert_eq!(row(&book, &new).await.events.last().unwrap().kind, "kill");
         assert!(!row(&book, &new).await.killed);
+        // Once more is the same order, and none is for one that is known to be gone.
+        assert_eq!(ordered(new.session_id, id).await, Ordered::Live);
+        assert_eq!(book.order_channel_kill(new.session_id, id, false, order(id)).await.unwrap(), Ordered::Ended);
+        assert_eq!(row(&book, &new).await.events.iter().filter(|event| event.kind == "kill").count(), 1);
         // One that is not recorded is known by what was told of it, and not by an order alone.
         let told = Event::now("ssh_exec", EventStatus::Success, json!({"recording_id": Uuid::nil()}));
         assert_eq!(ordered(other.session_id, Uuid::nil()).await, Ordered::Unknown);

@@ -17,9 +17,9 @@ pub(super) struct Flows {
     held: Arc<Held>,
 }
 
-/// The sending half.
+/// The sending half. Dropping it closes the channel.
 pub struct Input {
-    write: ChannelWriteHalf<Msg>,
+    write: Option<ChannelWriteHalf<Msg>>,
 }
 
 /// The receiving half.
@@ -37,7 +37,7 @@ pub(super) async fn start(
     how: Preparation,
 ) -> Result<(Input, Output), UpstreamError> {
     let (input, output) = halves(channel, flows);
-    request(&input, program, how).await.map_err(|_| UpstreamError::lost())?;
+    request(&input, program, how).await.map_err(lost)?;
     Ok((input, output))
 }
 
@@ -45,52 +45,75 @@ pub(super) async fn start(
 pub(super) fn halves(channel: Channel<Msg>, flows: &Flows) -> (Input, Output) {
     let (flow, registered) = flows.register(channel.id());
     let (read, write) = channel.split();
-    (Input { write }, Output { read, closed: false, flow, _registered: registered })
+    (Input { write: Some(write) }, Output { read, closed: false, flow, _registered: registered })
 }
 
 async fn request(input: &Input, program: &Program, how: Preparation) -> Result<(), russh::Error> {
+    let write = input.write()?;
     if let Some(terminal) = how.terminal {
         let size = terminal.size;
         let modes: Vec<(Pty, u32)> =
             terminal.modes.iter().filter_map(|(code, value)| Some((Pty::from_u8(*code)?, *value))).collect();
-        input.write.request_pty(false, &terminal.term, size.cols, size.rows, size.width, size.height, &modes).await?;
+        write.request_pty(false, &terminal.term, size.cols, size.rows, size.width, size.height, &modes).await?;
     }
     for (name, value) in how.env {
-        input.write.set_env(false, name, value).await?;
+        write.set_env(false, name, value).await?;
     }
     if let Some((_allowed, x11)) = how.x11 {
-        input.write.request_x11(false, x11.single, x11.protocol, x11.cookie, x11.screen).await?;
+        write.request_x11(false, x11.single, x11.protocol, x11.cookie, x11.screen).await?;
     }
     if how.agent.is_some() {
-        input.write.agent_forward(false).await?;
+        write.agent_forward(false).await?;
     }
     match program {
-        Program::Shell => input.write.request_shell(true).await,
-        Program::Command(command) => input.write.exec(true, command.clone()).await,
-        Program::Subsystem(name) => input.write.request_subsystem(true, name).await,
+        Program::Shell => write.request_shell(true).await,
+        Program::Command(command) => write.exec(true, command.clone()).await,
+        Program::Subsystem(name) => write.request_subsystem(true, name).await,
     }
 }
 
 impl Input {
     pub(in crate::upstream) async fn send(&mut self, data: Bytes) -> Result<(), UpstreamError> {
-        self.write.data_bytes(data).await.map_err(|_| UpstreamError::lost())
+        self.write().map_err(lost)?.data_bytes(data).await.map_err(lost)
     }
 
     pub(in crate::upstream) async fn eof(&mut self) -> Result<(), UpstreamError> {
-        self.write.eof().await.map_err(|_| UpstreamError::lost())
+        self.write().map_err(lost)?.eof().await.map_err(lost)
     }
 
     pub(in crate::upstream) async fn resize(&mut self, size: Size) -> Result<(), UpstreamError> {
-        self.write.window_change(size.cols, size.rows, size.width, size.height).await.map_err(|_| UpstreamError::lost())
+        let Size { cols, rows, width, height } = size;
+        self.write().map_err(lost)?.window_change(cols, rows, width, height).await.map_err(lost)
     }
 
     pub(in crate::upstream) async fn signal(&mut self, signal: &str) -> Result<(), UpstreamError> {
-        self.write.signal(Sig::Custom(signal.to_owned())).await.map_err(|_| UpstreamError::lost())
+        self.write().map_err(lost)?.signal(Sig::Custom(signal.to_owned())).await.map_err(lost)
     }
 
     pub(in crate::upstream) async fn close(&mut self) {
-        let _ = self.write.close().await;
+        if let Some(write) = &self.write {
+            let _ = write.close().await;
+        }
+        self.write = None;
     }
+
+    /// `Err`: it is closed.
+    fn write(&self) -> Result<&ChannelWriteHalf<Msg>, russh::Error> {
+        self.write.as_ref().ok_or(russh::Error::SendError)
+    }
+}
+
+impl Drop for Input {
+    /// Whoever is stopped between its opening and its end must not leave it open at the server.
+    fn drop(&mut self) {
+        if let (Some(write), Ok(runtime)) = (self.write.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { write.close().await });
+        }
+    }
+}
+
+fn lost(_: russh::Error) -> UpstreamError {
+    UpstreamError::lost()
 }
 
 impl Output {

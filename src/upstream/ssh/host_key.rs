@@ -12,16 +12,15 @@ use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
 use russh::keys::ssh_key::{Algorithm, HashAlg, PublicKey};
 use russh::keys::{Certificate, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, Names, Preferred, compression};
-use tokio::sync::mpsc;
 
 use super::channel::Flows;
 use super::host_certificate::{self, Refused};
 use super::known_hosts::{self, Listed};
-use super::opened::Waiting;
+use super::opened::{Door, Waiting};
 use crate::identity::ssh_ca;
 use crate::policy::Destination;
 use crate::socket::{HostKeyCheck, SshUpstream};
-use crate::upstream::{Opened, Opener};
+use crate::upstream::Opener;
 
 /// What the server may prove itself with.
 #[derive(Clone, Debug)]
@@ -51,7 +50,7 @@ pub(super) struct Verifier {
     expected: Expected,
     verdict: Verdict,
     flows: Flows,
-    wanted: mpsc::Sender<Opened>,
+    door: Door,
 }
 
 /// Reads what is expected. The error is in words for the user.
@@ -186,14 +185,13 @@ impl Verdict {
 }
 
 impl Verifier {
-    pub(super) fn new(expected: Expected, verdict: Verdict, flows: Flows, wanted: mpsc::Sender<Opened>) -> Self {
-        Self { expected, verdict, flows, wanted }
+    pub(super) fn new(expected: Expected, verdict: Verdict, flows: Flows, door: Door) -> Self {
+        Self { expected, verdict, flows, door }
     }
 
-    /// Puts a channel before whoever decides about it. Never waits, because the loop would: what finds no room is
-    /// refused, by dropping the reply.
+    /// Puts a channel before whoever decides about it.
     fn wants(&self, by: Opener, channel: Channel<Msg>, reply: ChannelOpenHandle) {
-        let _ = self.wanted.try_send(Opened::waiting(by, Waiting::new(channel, reply, self.flows.clone())));
+        self.door.knock(by, Waiting::new(channel, reply, self.flows.clone()));
     }
 }
 

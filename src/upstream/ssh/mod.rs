@@ -7,6 +7,7 @@ mod host_key;
 mod known_hosts;
 mod login;
 mod opened;
+mod opening;
 mod pattern;
 pub mod tunnel;
 mod version;
@@ -15,19 +16,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client;
+use russh::{Channel, client};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 pub use channel::{Input, Output, signal_name_of};
 pub(super) use login::Who;
 pub use opened::Waiting;
+pub use opening::opening;
 
 use self::channel::Flows;
 use self::host_key::{Verdict, Verifier};
+use self::opened::Door;
 use super::{Opened, Preparation, Program, UpstreamError};
 use crate::policy::Destination;
 use crate::session::{Cut, KillLine};
@@ -43,11 +46,11 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(30);
 /// For opening a channel.
 const OPEN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// For listening, and no longer doing so.
-const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
+/// Channels that are being opened at a time, those included that nobody waits for any more.
+const OPENING: usize = 256;
 
-/// Channels that the server wants to open and nobody has looked at yet. More are refused.
-const OPENED: usize = 32;
+/// For no longer listening.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// For saying goodbye, to the jump hosts too.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(200);
@@ -61,13 +64,22 @@ const CHANNEL_MESSAGES: usize = 1 << 18;
 
 /// A connection to an SSH server.
 pub struct Connection {
-    handle: client::Handle<Verifier>,
+    handle: Arc<client::Handle<Verifier>>,
     flows: Flows,
-    opened: Mutex<mpsc::Receiver<Opened>>,
+    door: Door,
+    opening: Arc<Semaphore>,
     /// Whether commands are read as POSIX shells read them, as far as the server's version tells.
     posix: bool,
     /// The connection that this one runs through; it ends with its handle.
     via: Option<Box<Connection>>,
+}
+
+/// A connection to the server that is meant, before the login.
+struct Met {
+    handle: client::Handle<Verifier>,
+    flows: Flows,
+    door: Door,
+    posix: bool,
 }
 
 impl Connection {
@@ -111,17 +123,15 @@ impl Connection {
         who: &Who<'_>,
         line: &KillLine,
     ) -> Result<Self, String> {
-        let mut connection = match via {
+        let mut met = match &via {
             None => handshake(server, Cut::new(connect(&server.address).await?, &line.child())).await?,
-            Some(mut hop) => {
-                // Nothing was lent to a jump host, so it opens nothing.
-                hop.opened.get_mut().close();
+            Some(hop) => {
                 let tunnel = tunnel::open(&hop.handle, &hop.flows, &server.address, line).await?;
-                Self { via: Some(Box::new(hop)), ..handshake(server, tunnel).await? }
+                handshake(server, tunnel).await?
             }
         };
-        login::log_in(&mut connection.handle, user, &server.credential, who).await?;
-        Ok(connection)
+        login::log_in(&mut met.handle, user, &server.credential, who).await?;
+        Ok(met.through(via))
     }
 
     /// `split`: whether the command was allowed for the words that it comes to.
@@ -138,42 +148,61 @@ impl Connection {
         {
             return Err(UpstreamError::new(OTHER_SHELL));
         }
-        let opened = timeout(OPEN_DEADLINE, self.handle.channel_open_session()).await;
+        let handle = self.handle.clone();
+        let opened = self.open(async move { handle.channel_open_session().await }).await;
         let channel = answered(opened, "the server refused another channel")?;
         let (input, output) = channel::start(channel, &self.flows, program, how).await?;
         Ok((super::Input::Ssh(input), super::Output::Ssh(output)))
     }
 
     pub(super) async fn connect(&self, to: &Destination) -> Result<(super::Input, super::Output), UpstreamError> {
-        let opened = match to {
-            // The originator is ours to make up: the client's own address is nobody's business there.
-            Destination::Tcp { host, port } => {
-                let open = self.handle.channel_open_direct_tcpip(host.as_str(), u32::from(*port), "127.0.0.1", 0);
-                timeout(OPEN_DEADLINE, open).await
-            }
-            Destination::Path(path) => {
-                timeout(OPEN_DEADLINE, self.handle.channel_open_direct_streamlocal(path.as_str())).await
+        let (handle, to) = (self.handle.clone(), to.clone());
+        let open = async move {
+            match to {
+                // The originator is ours to make up: the client's own address is nobody's business there.
+                Destination::Tcp { host, port } => {
+                    handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await
+                }
+                Destination::Path(path) => handle.channel_open_direct_streamlocal(path).await,
             }
         };
+        let opened = self.open(open).await;
         let channel = answered(opened, "the server cannot reach that, or does not forward")?;
         let (input, output) = channel::halves(channel, &self.flows);
         Ok((super::Input::Ssh(input), super::Output::Ssh(output)))
+    }
+
+    /// Opens a channel. Cancel safe: what is opened when nobody waits any more is closed.
+    async fn open<O>(&self, open: O) -> Result<O::Output, Elapsed>
+    where
+        O: Future<Output = Result<Channel<client::Msg>, russh::Error>> + Send + 'static,
+    {
+        let places = self.opening.clone();
+        let opened = async {
+            let place = places.acquire_owned().await;
+            opening(async move {
+                // Until the server has answered.
+                let _place = place;
+                open.await
+            })
+            .await
+        };
+        timeout(OPEN_DEADLINE, opened).await
     }
 
     pub(super) async fn listen(&self, at: &Destination) -> Result<u16, UpstreamError> {
         const REFUSED: &str = "the server does not listen there";
         match at {
             Destination::Tcp { host, port } => {
-                let asked = self.handle.tcpip_forward(host.as_str(), u32::from(*port));
-                let chosen = answered(timeout(LISTEN_DEADLINE, asked).await, REFUSED)?;
+                let chosen = self.handle.tcpip_forward(host.as_str(), u32::from(*port)).await;
+                let chosen = answered(Ok(chosen), REFUSED)?;
                 if *port != 0 {
                     return Ok(*port);
                 }
                 u16::try_from(chosen).map_err(|_| UpstreamError::new("the server told no port"))
             }
             Destination::Path(path) => {
-                let asked = self.handle.streamlocal_forward(path.as_str());
-                answered(timeout(LISTEN_DEADLINE, asked).await, REFUSED).map(|()| 0)
+                answered(Ok(self.handle.streamlocal_forward(path.as_str()).await), REFUSED).map(|()| 0)
             }
         }
     }
@@ -181,16 +210,16 @@ impl Connection {
     pub(super) async fn stop_listening(&self, at: &Destination) {
         let _ = match at {
             Destination::Tcp { host, port } => {
-                timeout(LISTEN_DEADLINE, self.handle.cancel_tcpip_forward(host.as_str(), u32::from(*port))).await
+                timeout(CANCEL_DEADLINE, self.handle.cancel_tcpip_forward(host.as_str(), u32::from(*port))).await
             }
             Destination::Path(path) => {
-                timeout(LISTEN_DEADLINE, self.handle.cancel_streamlocal_forward(path.as_str())).await
+                timeout(CANCEL_DEADLINE, self.handle.cancel_streamlocal_forward(path.as_str())).await
             }
         };
     }
 
-    pub(super) async fn opened(&self) -> Option<Opened> {
-        self.opened.lock().await.recv().await
+    pub(super) fn openings(&self) -> mpsc::Receiver<Opened> {
+        self.door.answer()
     }
 
     pub(super) async fn goodbye(&self) {
@@ -202,6 +231,15 @@ impl Connection {
             }
         };
         let _ = timeout(GOODBYE_DEADLINE, all).await;
+    }
+}
+
+impl Met {
+    /// Once it is logged in.
+    fn through(self, via: Option<Connection>) -> Connection {
+        let Self { handle, flows, door, posix } = self;
+        let opening = Arc::new(Semaphore::new(OPENING));
+        Connection { handle: Arc::new(handle), flows, door, opening, posix, via: via.map(Box::new) }
     }
 }
 
@@ -248,7 +286,7 @@ fn cannot_reach(error: &std::io::Error) -> String {
     format!("the server cannot be reached: {}; tell whoever runs it", error.kind())
 }
 
-async fn handshake<S>(spec: &SshUpstream, stream: S) -> Result<Connection, String>
+async fn handshake<S>(spec: &SshUpstream, stream: S) -> Result<Met, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -262,12 +300,12 @@ where
     };
     let flows = Flows::default();
     let verdict = Verdict::default();
-    let (wanted, opened) = mpsc::channel(OPENED);
-    let verifier = Verifier::new(expected, verdict.clone(), flows.clone(), wanted);
+    let door = Door::default();
+    let verifier = Verifier::new(expected, verdict.clone(), flows.clone(), door.clone());
     match client::connect_stream(Arc::new(config), stream, verifier).await {
         Ok(handle) => {
             let posix = version::has_posix_shell(&verdict.version());
-            Ok(Connection { handle, flows, opened: Mutex::new(opened), posix, via: None })
+            Ok(Met { handle, flows, door, posix })
         }
         Err(error) => Err(verdict.refusal().unwrap_or_else(|| handshake_failed(&error))),
     }

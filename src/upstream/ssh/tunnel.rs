@@ -6,6 +6,7 @@
 //! does not learn of the connection's end. So a task carries bytes between the channel and a small pipe. What waits in
 //! it is bounded both ways: by the pipe, by the channel's window towards the target, and by its [`Flow`] back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,9 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::OPEN_DEADLINE;
 use super::channel::Flows;
 use super::host_key::Verifier;
+use super::{OPEN_DEADLINE, opening};
 use crate::session::{Flow, KillLine};
 use crate::socket::HostPort;
 
@@ -33,13 +34,14 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// Has the jump host connect to this address, as it is written: the name is resolved there. The error is in words for the
 /// user.
 pub(super) async fn open(
-    hop: &Handle<Verifier>,
+    hop: &Arc<Handle<Verifier>>,
     flows: &Flows,
     address: &HostPort,
     line: &KillLine,
 ) -> Result<DuplexStream, String> {
     // Where the connection comes from is nobody's business behind the gateway.
-    let opened = hop.channel_open_direct_tcpip(address.host.as_str(), address.port.into(), "127.0.0.1", 0);
+    let (hop, host, port) = (hop.clone(), address.host.clone(), u32::from(address.port));
+    let opened = opening(async move { hop.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await });
     let channel = match timeout(OPEN_DEADLINE, opened).await {
         Ok(Ok(channel)) => channel,
         Ok(Err(russh::Error::ChannelOpenFailure(why))) => return Err(refused(why).into()),
@@ -133,8 +135,6 @@ async fn back(mut read: ChannelReadHalf, mut to: WriteHalf<DuplexStream>, flow: 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use russh::server::{self, Auth, ChannelOpenHandle, Session};
     use tokio::sync::oneshot;
 
@@ -196,7 +196,7 @@ mod tests {
         };
         let mut hop = handshake(&spec, ours).await.unwrap();
         assert!(hop.handle.authenticate_none("x").await.unwrap().success());
-        (hop, address, sent)
+        (hop.through(None), address, sent)
     }
 
     /// A target that sends whatever its own protocol says, to a gateway that stands still: SSH's window inside of the tunnel

@@ -74,6 +74,7 @@ impl Seen {
                 Step::Pass(bytes) | Step::PassUnkept(bytes) => self.passed[direction].extend(bytes),
                 Step::Refuse(bytes) => self.refused += bytes.len() as u64,
                 Step::RefuseUnkept(length) => self.refused += length,
+                Step::Left(..) => panic!("{step:?}"),
                 Step::Answer(bytes) => self.answers.extend(bytes),
                 Step::Tell(fact) => self.facts.push(fact),
             }

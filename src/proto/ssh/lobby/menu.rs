@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Lobby, Use};
-use crate::proto::ssh::channel::{Client, Did, harmless};
+use crate::proto::ssh::client::{Client, Did, harmless};
 use crate::proto::ssh::connection::Connection;
 use crate::proto::ssh::sign_in::door::{self, Refused, Wanted};
 use crate::session::Session;

@@ -109,7 +109,7 @@ impl Between {
                 Step::Pass(bytes) | Step::PassUnkept(bytes) => passed.push(bytes),
                 Step::Answer(bytes) => self.answers.push(bytes),
                 Step::Tell(fact) => self.facts.push(fact),
-                Step::Refuse(_) | Step::RefuseUnkept(_) => {}
+                Step::Refuse(_) | Step::RefuseUnkept(_) | Step::Left(..) => {}
             }
         }
         passed

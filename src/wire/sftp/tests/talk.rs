@@ -125,6 +125,7 @@ impl Seen {
                 }
                 Step::Refuse(bytes) => self.refused.extend(bytes),
                 Step::RefuseUnkept(length) => self.refused_unkept += length,
+                Step::Left(..) => panic!("{step:?}"),
                 Step::Answer(bytes) => self.answers.extend(bytes),
                 Step::Tell(fact) => self.facts.push(fact.clone()),
             }
