@@ -243,10 +243,11 @@ async fn a_key_with_a_passphrase_is_opened_with_it() {
         .environment("BAD", "open barley")
         .ssh("plain", &sshd)
         .socket(&socket("good", &sshd.address(), &lines("private_key_passphrase = \"env:GOOD\"\n")));
-    let gateway = setup.start().await;
+    let mut gateway = setup.start().await;
     let ssh = gateway.signed_in("alice", "plain").await;
     assert_eq!(ssh.run("good", "echo in").await.ok(), "in\n");
     // A file with one that is not opened does not come into force.
+    gateway.expect_errors();
     let file = gateway.config_file();
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("env:GOOD", "env:BAD")).unwrap();
