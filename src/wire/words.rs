@@ -239,7 +239,9 @@ mod tests {
 
     #[test]
     fn few_commands_are_bare() {
-        for command in ["scp -t /srv/a.txt", "scp -f C:/a*.txt ~", "scp -t \"a b/c\"", "rsync --server -vre.iLsfx . /srv"] {
+        for command in
+            ["scp -t /srv/a.txt", "scp -f C:/a*.txt ~", "scp -t \"a b/c\"", "rsync --server -vre.iLsfx . /srv"]
+        {
             assert!(are_bare(command.as_bytes()), "{command:?}");
         }
         for command in [
