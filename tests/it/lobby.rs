@@ -176,7 +176,9 @@ async fn what_is_inside_ends_with_the_way() {
     let admin = gateway.admin().await;
     let row = admin.live("web").await;
     process::signal(outer.pid(), Signal::KILL);
-    assert_eq!(admin.end_of(&row).await.outcome, Some(Outcome::ClientGone));
+    // Which is seen first, the end of its channel or of the stream, is chance; it is no failure of the upstream.
+    let outcome = admin.end_of(&row).await.outcome;
+    assert!(matches!(outcome, Some(Outcome::ClientGone | Outcome::Closed)), "{outcome:?}");
     assert_ne!(cat.finish(SOON).await.status, Some(0));
 }
 
